@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Log-space, simplex and information-theoretic numerics."""
