@@ -1,5 +1,15 @@
 """Shape and type checks on every public signature, for the tests only."""
 
+import jaxtyping
+import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("corollary", "beartype.beartype")
+install_import_hook("corollary", "typechecker.typechecker")
+
+
+@pytest.fixture
+def as_shipped():
+    """Without the type checks of the tests: what a user who passes nonsense meets."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -63,16 +63,12 @@ def read_json(path: Path) -> Any:
     """Read a JSON file of bounded size, with one clear sentence where it cannot be read."""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise InvalidFileError(
-                path, f"larger than the {MAX_JSON_BYTES >> 20} MB allowed", "give another file"
-            )
+            raise InvalidFileError(path, f"larger than the {MAX_JSON_BYTES >> 20} MB allowed", "give another file")
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidFileError(path, "there is no such file", "check the path") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as problem:
-        raise InvalidFileError(
-            path, f"not JSON ({problem})", "write it again, or give another file"
-        ) from None
+        raise InvalidFileError(path, f"not JSON ({problem})", "write it again, or give another file") from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -87,16 +83,12 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
 
     try:
         if path.stat().st_size > MAX_TENSOR_BYTES:
-            raise InvalidFileError(
-                path, f"larger than the {MAX_TENSOR_BYTES >> 30} GB allowed", "give another file"
-            )
+            raise InvalidFileError(path, f"larger than the {MAX_TENSOR_BYTES >> 30} GB allowed", "give another file")
         return load_file(path)
     except FileNotFoundError:
         raise InvalidFileError(path, "there is no such file", "check the path") from None
     except SafetensorError as problem:
-        raise InvalidFileError(
-            path, f"not a safetensors file ({problem})", "write it again, or give another"
-        ) from None
+        raise InvalidFileError(path, f"not a safetensors file ({problem})", "write it again, or give another") from None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Any]) -> None:

@@ -71,7 +71,7 @@ class Report:
 class Certificate:
     """A statement that follows from evidence, and what is needed to derive it again.
 
-    Issue one with `Certificate.issue`, which lets the rule derive the claims; the constructor serves storage.
+    Issue one with `Certificate.issue`, which lets the rule derive the claims.
 
     Args:
         rule: name of the rule that derives the claims, e.g. `gating.every_document`.
@@ -81,7 +81,7 @@ class Certificate:
         confidence: probability that the statement is true, over the draw of the evidence; None when deterministic.
         reference: paper, theorem, fidelity.
         witness: what a checker needs beside the evidence (thresholds, seeds, names, levels): JSON values and arrays.
-        digest: SHA-256 of the evidence under `evidence`, and of whatever else is pinned (`rows`, `documents`, `models`).
+        digest: SHA-256 of the evidence under `evidence`, and of whatever else is pinned (`documents`, `models`).
         attempts: how often statements were drawn from this split, this one included.
         provenance: versions, sizes, seeds; for the reader.
         undecided: why nothing could be certified; empty otherwise.
@@ -141,14 +141,10 @@ class Certificate:
         """
         known = find_rule(rule)
         if known is None:
-            raise InvalidInputError(
-                f"no rule is named {rule!r}; register it with corollary.certificates.register_rule"
-            )
+            raise InvalidInputError(f"no rule is named {rule!r}; register it with corollary.certificates.register_rule")
         arrays = {name: as_array(evidence[name]) for name in known.needs if name in evidence}
         if missing := [name for name in known.needs if name not in arrays]:
-            raise InvalidInputError(
-                f"rule {rule!r} needs the evidence {', '.join(missing)}; pass it in `evidence`"
-            )
+            raise InvalidInputError(f"rule {rule!r} needs the evidence {', '.join(missing)}; pass it in `evidence`")
         claims, undecided = _derive(known, witness, arrays)
         return cls(
             rule=rule,
@@ -205,7 +201,7 @@ class Certificate:
                 if old.shape != new.shape or not np.all(np.abs(old.astype(np.float64) - new) <= tolerance):
                     return Report(
                         Status.VIOLATED,
-                        f"`{name}` recomputed from data and models differs from the stored evidence by more than {tolerance:g}",
+                        f"`{name}` computed again differs from the stored evidence by more than {tolerance:g}",
                     )
         return self._check(recomputed, pinned=False)
 
@@ -250,7 +246,7 @@ class Certificate:
         derived, undecided = _derive(rule, self.witness, arrays)
         if undecided or self.undecided:
             return Report(Status.UNDECIDED, undecided or f"issued without a claim: {self.undecided}")
-        return _compare(self.claims, derived)
+        return _compare(self.claims, derived, room=0.0 if pinned else rule.tolerances.get("claims", 0.0))
 
     def _check_parts(self, evidence: Mapping[str, Any], *, pinned: bool) -> Report:
         whole = self.parts and (
@@ -274,9 +270,7 @@ class Certificate:
         return certificate_text(self)
 
 
-def _derive(
-    rule: Rule, witness: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
-) -> tuple[tuple[Claim, ...], str]:
+def _derive(rule: Rule, witness: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> tuple[tuple[Claim, ...], str]:
     try:
         return tuple(rule.derive(witness, arrays)), ""
     except Undecided as reason:
@@ -288,19 +282,17 @@ def _derive(
         )
 
 
-def _compare(stated: Sequence[Claim], derived: Sequence[Claim]) -> Report:
+def _compare(stated: Sequence[Claim], derived: Sequence[Claim], *, room: float) -> Report:
     derived = tuple(derived)
     by_name = {claim.name: claim for claim in derived}
     for claim in stated:
         if claim.name not in by_name:
-            return Report(
-                Status.VIOLATED, f"`{claim.name}` is claimed, but the rule does not derive it", derived
-            )
-        if why := claim.tighter_than(by_name[claim.name]):
+            return Report(Status.VIOLATED, f"`{claim.name}` is claimed, but the rule does not derive it", derived)
+        if why := claim.tighter_than(by_name[claim.name], room=room):
             return Report(Status.VIOLATED, f"`{claim.name}` {why}", derived)
         again = by_name[claim.name]
         # What is stated must itself be true, and follow from what the evidence gives.
-        if not claim.holds or not again.holds:
+        if not claim.holds or not again.slack >= -max(again.tol, room):
             return Report(Status.VIOLATED, f"`{claim.name}` fails: {again}", derived)
     if not stated:
         return Report(Status.UNDECIDED, "the certificate makes no claim")
@@ -310,9 +302,7 @@ def _compare(stated: Sequence[Claim], derived: Sequence[Claim]) -> Report:
 def _holds_sentence(count: int, *, silent: bool) -> str:
     if silent:
         return "holds, but says nothing: no claim is better than what would hold without the method"
-    return (
-        f"all {count} claims follow from the evidence" if count > 1 else "the claim follows from the evidence"
-    )
+    return f"all {count} claims follow from the evidence" if count > 1 else "the claim follows from the evidence"
 
 
 def _joint_confidence(parts: Sequence[Certificate]) -> float | None:

@@ -47,9 +47,7 @@ class Claim:
 
     def __post_init__(self) -> None:
         if self.relation not in RELATIONS:
-            raise InvalidInputError(
-                f"`relation` must be one of {', '.join(RELATIONS)}, got {self.relation!r}"
-            )
+            raise InvalidInputError(f"`relation` must be one of {', '.join(RELATIONS)}, got {self.relation!r}")
         if not self.tol >= 0:
             raise InvalidInputError(f"`tol` must be zero or more, got {self.tol}; it absorbs round-off only")
         for field in ("lhs", "rhs", "tol"):
@@ -84,12 +82,12 @@ class Claim:
             return self.rhs <= self.trivial
         return self.rhs == self.trivial
 
-    def tighter_than(self, derived: "Claim") -> str:
-        """Why this claim says more than `derived` does (empty where it does not)."""
+    def tighter_than(self, derived: "Claim", *, room: float = 0.0) -> str:
+        """Why this claim says more than `derived` does by more than `room` (empty where it does not)."""
 
         def beyond(mine: float, theirs: float, sign: int) -> bool:
-            room = max(derived.tol, 1e-9 * max(1.0, abs(theirs)))
-            return not (mine == theirs or sign * (mine - theirs) <= room)  # NaN counts as beyond
+            allowed = max(room, derived.tol, 1e-9 * max(1.0, abs(theirs)))
+            return not (mine == theirs or sign * (mine - theirs) <= allowed)  # NaN counts as beyond
 
         if self.relation != derived.relation:
             return f"states `{self.relation}` where the evidence gives `{derived.relation}`"

@@ -4,7 +4,8 @@ Symbols: `n` independent values in [low, high], mean `\hat\mu`, sample variance 
 A one-sided bound fails with probability at most `delta`, and so does the pair of a two-sided one (`delta/2` a side).
 All are vectorised over the trailing axes, in float64, whatever the dtype of the input.
 
-Sources: Hoeffding (1963), Theorem 2; Maurer and Pontil (2009), Theorem 4; Clopper and Pearson (1934). Formulas are textbook.
+Sources: Hoeffding (1963), Theorem 2; Maurer and Pontil (2009), Theorem 4; Clopper and Pearson (1934);
+all textbook formulas.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -43,9 +44,7 @@ def checked_values(x: Any, *, delta: float, low: float, high: float, side: str, 
             f"`low` < `high` must be finite, got [{low}, {high}]; give the range the values cannot leave"
         )
     if values.ndim == 0 or len(values) < least:
-        raise InvalidInputError(
-            f"`x` needs at least {least} values along its first axis, got shape {values.shape}"
-        )
+        raise InvalidInputError(f"`x` needs at least {least} values along its first axis, got shape {values.shape}")
     if not np.isfinite(values).all():
         raise InvalidInputError(
             f"`x` holds {int((~np.isfinite(values)).sum())} NaN or infinite values; remove or clip them"
@@ -109,9 +108,7 @@ def hoeffding(x: Any, *, delta: float, low: float = 0.0, high: float = 1.0, side
     return _interval(mean, np.full_like(mean, radius), side, low, high)
 
 
-def empirical_bernstein(
-    x: Any, *, delta: float, low: float = 0.0, high: float = 1.0, side: Side = "both"
-) -> Interval:
+def empirical_bernstein(x: Any, *, delta: float, low: float = 0.0, high: float = 1.0, side: Side = "both") -> Interval:
     r"""The empirical Bernstein bound of Maurer and Pontil.
 
     .. math:: \hat\mu - \mu \le \sqrt{2 V \log(2/\delta') / n} + 7 (high - low) \log(2/\delta') / (3 (n - 1))
@@ -174,12 +171,8 @@ def clopper_pearson(successes: Any, trials: Any, *, delta: float, side: Side = "
     from scipy.special import betaincinv
 
     check_level(delta, side)
-    k, n = (
-        np.asarray(v, dtype=np.float64) for v in np.broadcast_arrays(as_array(successes), as_array(trials))
-    )
-    if not (
-        np.isfinite(k) & np.isfinite(n) & (k == np.floor(k)) & (n == np.floor(n)) & (k >= 0) & (k <= n)
-    ).all():
+    k, n = (np.asarray(v, dtype=np.float64) for v in np.broadcast_arrays(as_array(successes), as_array(trials)))
+    if not (np.isfinite(k) & np.isfinite(n) & (k == np.floor(k)) & (n == np.floor(n)) & (k >= 0) & (k <= n)).all():
         raise InvalidInputError(
             "`successes` and `trials` must be whole numbers with 0 <= successes <= trials; check the counts"
         )

@@ -58,7 +58,7 @@ def digest(**arrays: Any) -> str:
 def order_from_digest(key: str, count: int) -> Int[np.ndarray, " count"]:
     """A permutation of `count` units fixed by a digest, so that nobody can choose the order.
 
-    Betting bounds depend on the order of the data; fixing it by the data's own digest (or by their rows') leaves no freedom.
+    Betting bounds depend on the order of the data; fixing it by the digest of the rows leaves no freedom.
 
     Example:
         >>> (order_from_digest("ab" * 32, 5) == order_from_digest("ab" * 32, 5)).all()
@@ -68,7 +68,7 @@ def order_from_digest(key: str, count: int) -> Int[np.ndarray, " count"]:
     return np.random.default_rng(seed).permutation(count)
 
 
-def refuse_reuse(rows: UInt64[np.ndarray, " n"], **used: UInt64[np.ndarray, " m"]) -> None:
+def refuse_reuse(rows: UInt64[np.ndarray, " n"], **used: Any) -> None:
     """Refuse rows meant to certify that were used before.
 
     Args:

@@ -39,13 +39,18 @@ class Rule:
     Args:
         name: `theme.statement`, e.g. `gating.every_document`.
         needs: names of the evidence arrays, each finite and non-empty unless the rule says otherwise.
-        derive: `(witness, evidence) -> claims`; raises `Undecided` where nothing can be said. It must not import a solver.
-        rescore: `(run folder, witness) -> evidence`, recomputing the arrays from data and models; None where impossible.
-        tolerances: name -> largest absolute difference of a rescored array from the stored one.
+        derive: `(witness, evidence) -> claims`; raises `Undecided` where nothing can be said.
+            It must not import a solver.
+        rescore: `(run folder, witness) -> evidence`, recomputing the arrays from data and models; None where
+            that is impossible.
+        tolerances: name -> largest absolute difference of a rescored array from the stored one; under `claims` how far
+            a claim derived from rescored arrays may fall behind the stated one.
 
     Example:
-        >>> rule = Rule("example.mean", needs=("x",), derive=lambda w, e: [Claim("mean", e["x"].mean(), "<=", w["limit"])])
-        >>> rule.derive({"limit": 1.0}, {"x": __import__("numpy").array([0.5])})[0].holds
+        >>> import numpy as np
+        >>> rule = Rule("example.mean", needs=("x",),
+        ...     derive=lambda witness, evidence: [Claim("mean", evidence["x"].mean(), "<=", witness["limit"])])
+        >>> rule.derive({"limit": 1.0}, {"x": np.array([0.5])})[0].holds
         True
     """
 

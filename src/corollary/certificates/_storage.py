@@ -19,9 +19,7 @@ FORMAT = 1
 FILE = "certificate.json"
 
 
-def save_certificate(
-    path: str | Path, certificate: Certificate, evidence: Mapping[str, Any] | None = None
-) -> Path:
+def save_certificate(path: str | Path, certificate: Certificate, evidence: Mapping[str, Any] | None = None) -> Path:
     """Write a certificate, and its evidence beside it.
 
     Args:
@@ -37,7 +35,8 @@ def save_certificate(
     Example:
         >>> import tempfile
         >>> from corollary.certificates import Certificate, load_certificate
-        >>> path = save_certificate(tempfile.mkdtemp(), Certificate(rule="example.none", statement="Nothing.", claims=()))
+        >>> certificate = Certificate(rule="example.none", statement="Nothing.", claims=())
+        >>> path = save_certificate(tempfile.mkdtemp(), certificate)
         >>> load_certificate(path)[0].statement
         'Nothing.'
     """
@@ -73,9 +72,7 @@ def load_certificate(path: str | Path) -> tuple[Certificate, dict[str, np.ndarra
     source = _file(Path(path))
     data = read_json(source)
     if not isinstance(data, dict) or not {"format", "certificate", "seal"} <= data.keys():
-        raise InvalidFileError(
-            source, "not a Corollary certificate", "give a run folder or a certificate.json"
-        )
+        raise InvalidFileError(source, "not a Corollary certificate", "give a run folder or a certificate.json")
     if data["format"] != FORMAT:
         raise InvalidFileError(
             source,
@@ -85,16 +82,12 @@ def load_certificate(path: str | Path) -> tuple[Certificate, dict[str, np.ndarra
     beside = source.with_suffix(".safetensors")
     tensors = read_tensors(beside) if beside.exists() else {}
     try:
-        certificate = _from_plain(
-            data["certificate"], tensors, intact=_seal(data["certificate"]) == data["seal"]
-        )
+        certificate = _from_plain(data["certificate"], tensors, intact=_seal(data["certificate"]) == data["seal"])
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         raise InvalidFileError(
             source, f"not a Corollary certificate ({type(problem).__name__}: {problem})", "issue it again"
         ) from None
-    evidence = {
-        name.removeprefix("evidence/"): a for name, a in tensors.items() if name.startswith("evidence/")
-    }
+    evidence = {name.removeprefix("evidence/"): a for name, a in tensors.items() if name.startswith("evidence/")}
     return certificate, evidence
 
 
