@@ -7,15 +7,26 @@ from collections.abc import Callable, Sequence
 
 from corollary.documents import Documents
 
-_SERVICES = (
-    "auth billing catalog gateway indexer mailer payments scheduler search session storage worker".split()
-)
+_SERVICES = [
+    "auth",
+    "billing",
+    "catalog",
+    "gateway",
+    "indexer",
+    "mailer",
+    "payments",
+    "scheduler",
+    "search",
+    "session",
+    "storage",
+    "worker",
+]
 _LEVELS = ["DEBUG"] * 3 + ["INFO"] * 8 + ["WARN"] * 2 + ["ERROR"]
 _VERBS = ["GET"] * 6 + ["POST"] * 3 + ["PUT", "PATCH", "DELETE"]
-_PLACES = "items users orders carts reports files tokens labels events quotas".split()
-_CITIES = "Lyon Oslo Quito Perth Kyoto Accra Turin Cusco Hanoi Leeds Tunis Vilnius".split()
-_KINDS = "created updated removed viewed archived restored shared locked".split()
-_UNITS = "ms kb rpm celsius percent bytes".split()
+_PLACES = ["items", "users", "orders", "carts", "reports", "files", "tokens", "labels", "events", "quotas"]
+_CITIES = ["Lyon", "Oslo", "Quito", "Perth", "Kyoto", "Accra", "Turin", "Cusco", "Hanoi", "Leeds", "Tunis", "Vilnius"]
+_KINDS = ["created", "updated", "removed", "viewed", "archived", "restored", "shared", "locked"]
+_UNITS = ["ms", "kb", "rpm", "celsius", "percent", "bytes"]
 _WORD = re.compile(rb"[A-Za-z][A-Za-z']*[,.;:]?|\n\s*\n")
 
 
@@ -110,8 +121,7 @@ def _metric(rng: random.Random, phrases: Phrases) -> dict[str, object]:
 
 def _setting(rng: random.Random, phrases: Phrases) -> dict[str, object]:
     options = {
-        phrases.word(rng): rng.choice([True, False, None, rng.randrange(512), phrases.word(rng)])
-        for _ in range(4)
+        phrases.word(rng): rng.choice([True, False, None, rng.randrange(512), phrases.word(rng)]) for _ in range(4)
     }
     return {
         "service": rng.choice(_SERVICES),
@@ -131,9 +141,7 @@ def json_document(rng: random.Random, phrases: Phrases) -> bytes:
         if rng.random() < 0.3:
             rng.shuffle(fields)
         records.append(dict(fields))
-    text = json.dumps(
-        records if rng.random() < 0.3 else {"data": records, "next": _hex(rng, 8)}, indent=indent
-    )
+    text = json.dumps(records if rng.random() < 0.3 else {"data": records, "next": _hex(rng, 8)}, indent=indent)
     return text.encode()
 
 

@@ -62,9 +62,7 @@ def shingles(tokens: np.ndarray, *, length: int = SHINGLE) -> UInt64[np.ndarray,
     return mixed ^ (mixed >> np.uint64(29))
 
 
-def shared_fraction(
-    documents: Documents, others: Iterable[Documents], *, sample: int = 4
-) -> Float[np.ndarray, " n"]:
+def shared_fraction(documents: Documents, others: Iterable[Documents], *, sample: int = 4) -> Float[np.ndarray, " n"]:
     """(N,) for each document, which part of its 60-byte runs also stands in one of `others` (one run in `sample`)."""
     pool = [shingles(other.tokens) for other in others]
     # Keep runs by their hash, not by their place, so that both sides keep the same ones.
@@ -79,7 +77,5 @@ def shared_fraction(
     at = np.searchsorted(known, hashes[inside]).clip(max=len(known) - 1)
     hit = known[at] == hashes[inside]
     held = np.bincount(owner[inside], minlength=len(documents))
-    np.divide(
-        np.bincount(owner[inside], weights=hit, minlength=len(documents)), held, out=share, where=held > 0
-    )
+    np.divide(np.bincount(owner[inside], weights=hit, minlength=len(documents)), held, out=share, where=held > 0)
     return share

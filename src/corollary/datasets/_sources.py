@@ -14,8 +14,24 @@ from pathlib import Path
 from corollary.datasets._domain import draw
 
 _SKIPPED = frozenset(
-    "site-packages dist-packages test tests testing idlelib lib2to3 encodings lib-dynload pydoc_data __pycache__ "
-    "_sysconfigdata externals _examples vendored pocketfft".split()
+    [
+        "site-packages",
+        "dist-packages",
+        "test",
+        "tests",
+        "testing",
+        "idlelib",
+        "lib2to3",
+        "encodings",
+        "lib-dynload",
+        "pydoc_data",
+        "__pycache__",
+        "_sysconfigdata",
+        "externals",
+        "_examples",
+        "vendored",
+        "pocketfft",
+    ]
 )
 # Strings are matched only so that a `#` inside one is not taken for a comment.
 _STRING_OR_COMMENT = re.compile(
@@ -69,11 +85,7 @@ def walk(root: Path, suffixes: tuple[str, ...], *, skipped: frozenset[str] = _SK
     found: list[Path] = []
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if name not in skipped and not name.startswith("config-")]
-        found += [
-            Path(folder, name)
-            for name in names
-            if name.endswith(suffixes) and not name.startswith("_sysconfig")
-        ]
+        found += [Path(folder, name) for name in names if name.endswith(suffixes) and not name.startswith("_sysconfig")]
     return sorted(found)
 
 
@@ -139,15 +151,9 @@ def _function(node: ast.AST, name: str, raw: bytes, starts: list[int]) -> Functi
         if not isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             continue
         head = inner.body[0]
-        if (
-            isinstance(head, ast.Expr)
-            and isinstance(head.value, ast.Constant)
-            and isinstance(head.value.value, str)
-        ):
+        if isinstance(head, ast.Expr) and isinstance(head.value, ast.Constant) and isinstance(head.value.value, str):
             assert head.end_lineno is not None and head.end_col_offset is not None
-            spans.append(
-                (starts[head.lineno - 1] + head.col_offset, starts[head.end_lineno - 1] + head.end_col_offset)
-            )
+            spans.append((starts[head.lineno - 1] + head.col_offset, starts[head.end_lineno - 1] + head.end_col_offset))
     spans += [m.span(1) for m in _STRING_OR_COMMENT.finditer(raw, begin, end) if m.group(1) is not None]
     indent = raw[begin : begin + node.col_offset]  # type: ignore[attr-defined]
     if not indent or indent.strip():
@@ -217,13 +223,9 @@ def licences(packages: tuple[str, ...] = ("numpy", "scipy", "scikit-learn", "tor
             listed = importlib.metadata.files(package) or []
         except importlib.metadata.PackageNotFoundError:
             continue
-        kept = sorted(
-            str(f) for f in listed if re.match(r"(LICEN[CS]E|NOTICE|COPYING)", Path(f).name.upper())
-        )
+        kept = sorted(str(f) for f in listed if re.match(r"(LICEN[CS]E|NOTICE|COPYING)", Path(f).name.upper()))
         by_name = {str(f): f for f in listed}
-        paths += [
-            (f"{package}/{name}", Path(str(by_name[name].locate()))) for name in kept if ".py" not in name
-        ]
+        paths += [(f"{package}/{name}", Path(str(by_name[name].locate()))) for name in kept if ".py" not in name]
     for name, path in paths:
         raw = read_text(path)
         if raw is not None:
@@ -239,7 +241,5 @@ def headers() -> Iterator[tuple[str, Path]]:
             folders.append((package, root / below))
     for label, folder in folders:
         # The operator headers of torch are written by a program: a thousand copies of one text.
-        for path in walk(
-            folder, (".h",), skipped=frozenset({"ops", "generated", "pybind11", "google", "dnnl"})
-        ):
+        for path in walk(folder, (".h",), skipped=frozenset({"ops", "generated", "pybind11", "google", "dnnl"})):
             yield f"header:{label}/{path.relative_to(folder).as_posix()}", path

@@ -13,7 +13,7 @@ from typing import Any
 from corollary.datasets import _sources
 from corollary.datasets._domain import SPLITS, Domain, draw
 from corollary.datasets._generated import GENERATORS, Phrases, generate
-from corollary.datasets._near_duplicates import Seen, normalise, shared_fraction
+from corollary.datasets._near_duplicates import Seen, shared_fraction
 from corollary.datasets._sources import Piece
 from corollary.documents import Documents
 from corollary.errors import InvalidInputError
@@ -190,9 +190,7 @@ def _headers(seed: int, size: int) -> Source:
     # Python's and numpy's headers are C; torch's only fill up what they leave open. All are then drawn together.
     chosen: list[tuple[str, Any]] = []
     held = 0
-    for file, path in sorted(
-        _sources.headers(), key=lambda h: (h[0].startswith("header:torch"), draw(seed, h[0]))
-    ):
+    for file, path in sorted(_sources.headers(), key=lambda h: (h[0].startswith("header:torch"), draw(seed, h[0]))):
         if file.startswith("header:torch") and held >= size:
             break
         held += path.stat().st_size
@@ -208,10 +206,7 @@ def _from_files(names: Sequence[str], source: Source, plan: _Plan) -> dict[str, 
     pools: dict[tuple[str, str], list[Piece]] = defaultdict(list)
     files: dict[str, list[str]] = {split: [] for split in SPLITS}
     # Some slack for documents that turn out to be relatives of one drawn before.
-    goal = {
-        split: count if split == "certify" else count + count // 10 + 1
-        for split, count in plan.counts.items()
-    }
+    goal = {split: count if split == "certify" else count + count // 10 + 1 for split, count in plan.counts.items()}
     for file, offered in source:
         split = next((s for s in _HELD_OUT if any(len(pools[n, s]) < goal[s] for n in names)), "train")
         if split == "train" and all(_size(pools[n, "train"]) > 1.2 * plan.train_bytes for n in names):

@@ -92,9 +92,7 @@ def discounts(counts: Float64[np.ndarray, " rows"]) -> Float64[np.ndarray, "3"]:
     return found
 
 
-def discounted(
-    counts: Float64[np.ndarray, " rows"], d: Float64[np.ndarray, "3"]
-) -> Float64[np.ndarray, " rows"]:
+def discounted(counts: Float64[np.ndarray, " rows"], d: Float64[np.ndarray, "3"]) -> Float64[np.ndarray, " rows"]:
     """What each count keeps: `c - D(c)`, never negative since `D_j <= j`."""
     return counts - d[np.minimum(counts, 3).astype(np.int64) - 1]
 
@@ -144,16 +142,12 @@ def estimate(documents: Documents, order: int) -> tuple[list[Table], Float64[np.
             row = np.searchsorted(tables[-1].keys, keys[kept][starts] >> np.uint64(8))
             tables[-1].log_escape[row] = np.log(escape)
             tables[-1].count[row] = total
-        tables.append(
-            _table(keys[kept], np.log(probability[kept]), contexts=len(keys[kept]) if k < order else 0)
-        )
+        tables.append(_table(keys[kept], np.log(probability[kept]), contexts=len(keys[kept]) if k < order else 0))
         found.append(d)
     return tables, np.array(found)
 
 
-def _table(
-    keys: UInt64[np.ndarray, " rows"], log_prob: Float64[np.ndarray, " rows"], *, contexts: int
-) -> Table:
+def _table(keys: UInt64[np.ndarray, " rows"], log_prob: Float64[np.ndarray, " rows"], *, contexts: int) -> Table:
     return Table(keys, log_prob, np.zeros(contexts), np.zeros(contexts))
 
 

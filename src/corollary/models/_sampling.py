@@ -127,15 +127,9 @@ def _draw(
 
 
 def _read_prompt(model: LanguageModel, rows: int, prompt: Any) -> Any:
-    ids = (
-        np.frombuffer(prompt, dtype=np.uint8) if isinstance(prompt, bytes | bytearray) else np.asarray(prompt)
-    )
+    ids = np.frombuffer(prompt, dtype=np.uint8) if isinstance(prompt, bytes | bytearray) else np.asarray(prompt)
     ids = ids.astype(np.int64) if ids.size == 0 else ids
-    if (
-        ids.ndim != 1
-        or ids.dtype.kind not in "iu"
-        or (ids.size and (ids.min() < 0 or ids.max() >= model.vocab_size))
-    ):
+    if ids.ndim != 1 or ids.dtype.kind not in "iu" or (ids.size and (ids.min() < 0 or ids.max() >= model.vocab_size)):
         raise InvalidInputError(
             f"`prompt` must be bytes or token ids below {model.vocab_size}, got {type(prompt).__name__};"
             " encode text first"
@@ -148,9 +142,7 @@ def _read_prompt(model: LanguageModel, rows: int, prompt: Any) -> Any:
 
 def _check(*, count: int, max_tokens: int, temperature: float, top_p: float) -> None:
     if count < 0 or max_tokens < 0:
-        raise InvalidInputError(
-            f"`count` and `max_tokens` must not be negative, got {count} and {max_tokens}"
-        )
+        raise InvalidInputError(f"`count` and `max_tokens` must not be negative, got {count} and {max_tokens}")
     if not 0 <= temperature < float("inf"):
         raise InvalidInputError(
             f"`temperature` must be finite and not negative, got {temperature}; 1 is the model's own"

@@ -76,9 +76,7 @@ def read_header(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / "model.json"
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise InvalidFileError(
-                path, f"larger than the {MAX_JSON_BYTES >> 20} MB allowed", "give a model's folder"
-            )
+            raise InvalidFileError(path, f"larger than the {MAX_JSON_BYTES >> 20} MB allowed", "give a model's folder")
         header = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise InvalidFileError(path, "there is no such file", "give the folder that `save` wrote") from None
@@ -104,9 +102,7 @@ def read_arrays(folder: str | Path, header: Mapping[str, Any]) -> dict[str, np.n
 
     name, size = header.get("weights"), header.get("weights_bytes")
     if not isinstance(name, str) or not _WEIGHTS.fullmatch(name) or not isinstance(size, int):
-        raise InvalidFileError(
-            Path(folder) / "model.json", "names no weights of its own", "save the model again"
-        )
+        raise InvalidFileError(Path(folder) / "model.json", "names no weights of its own", "save the model again")
     path = Path(folder) / name
     try:
         found = path.stat().st_size
@@ -116,20 +112,14 @@ def read_arrays(folder: str | Path, header: Mapping[str, Any]) -> dict[str, np.n
             )
         arrays = load_file(path)
     except FileNotFoundError:
-        raise InvalidFileError(
-            path, "there is no such file", "copy the whole folder that `save` wrote"
-        ) from None
+        raise InvalidFileError(path, "there is no such file", "copy the whole folder that `save` wrote") from None
     except (SafetensorError, KeyError, ValueError) as problem:
         if isinstance(problem, InvalidFileError):
             raise
-        raise InvalidFileError(
-            path, f"not a safetensors file ({problem})", "save or copy the model again"
-        ) from None
+        raise InvalidFileError(path, f"not a safetensors file ({problem})", "save or copy the model again") from None
     for key, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise InvalidFileError(
-                path, f"`{key}` holds values that are not finite", "save a fitted model again"
-            )
+            raise InvalidFileError(path, f"`{key}` holds values that are not finite", "save a fitted model again")
     return arrays
 
 

@@ -1,0 +1,311 @@
+r"""Experts and a gate as one language model, with a sequence-level guarantee against every expert.
+
+\(\pi(x) = (1 - \epsilon') \, \pi_{gate}(x) + \frac{\epsilon}{p} \sum_{k=1}^{p} q_k(x) + \frac{\epsilon}{p} \sum_{a}
+\pi_a(x)\): the causal gate, each of
+the p experts, and each anchor (a named baseline that the statement should cover too), mixed at SEQUENCE level and run
+causally by
+prefix posteriors. Hence on EVERY document \(-\log \pi(x) \le -\log q_k(x) + \log(p/\epsilon)\) for all k, and the same
+for anchors.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64, Int
+
+from corollary.documents import Documents
+from corollary.errors import InvalidFileError, InvalidInputError
+from corollary.gating._prefix_gates import (
+    PrefixGate,
+    gate_from_description,
+    gate_log_probs,
+    log_mix,
+    sequence_mixture,
+)
+from corollary.gating._scores import STATISTICS, ExpertScores, context_statistics, score_experts
+from corollary.runs import read_json, write_json
+
+FORMAT = 1
+GATE = "gate"
+
+
+class ComposedLM:
+    r"""Frozen experts, a causal gate, and the safe mixture around them: a `LanguageModel`.
+
+    .. math:: \pi = (1 - \epsilon (p + a) / p) \, \pi_{gate} + (\epsilon / p) (\textstyle\sum_k q_k + \sum_a \pi_a)
+
+    Args:
+        experts: name -> language model; all over the same tokens.
+        gate: weights over the experts (a learned `CausalGate`, or one of the untrained ones).
+        eps: mass of the safe part on the experts; 0.05 costs at most 0.07 bits a document. 0 switches it off, and the
+            guarantee with it.
+        anchors: name -> an untrained gate over the experts, or a further language model, that the guarantee should
+            cover too.
+        top: use only the `top` likeliest experts before each token, renormalised: cheaper where experts are dear, but
+            it
+            replaces the safe mixture, so the guarantee is void.
+
+    Raises:
+        InvalidInputError: where experts disagree on the vocabulary, the gate on their number, or eps leaves [0, 1).
+
+    Guarantee: every next-token distribution is normalised wherever the experts' are; with eps > 0 and no `top`, on
+        EVERY
+        document at most \(\log_2(p/\epsilon)\) bits in all above the best expert and above every anchor (deterministic,
+        chain rule).
+
+    Example:
+        >>> from corollary.documents import Documents
+        >>> from corollary.models import NgramModel, sample
+        >>> from corollary.gating import BayesGate, ComposedLM
+        >>> docs = Documents.from_texts(["one two one", "1 + 1 = 2"])
+        >>> experts = {"words": NgramModel.fit(docs.select([0])), "sums": NgramModel.fit(docs.select([1]))}
+        >>> model = ComposedLM(experts, BayesGate(2))
+        >>> sample(model, 1, max_tokens=4, seed=0, prompt=b"1 + ", temperature=0)[0]
+        b'1 = '
+
+    Reference: safe mixture and prefix posteriors are ours (chain rule); the gate is arXiv:2602.17554's, reconstructed.
+    """
+
+    def __init__(
+        self,
+        experts: Mapping[str, Any],
+        gate: PrefixGate,
+        *,
+        eps: float = 0.05,
+        anchors: Mapping[str, Any] | None = None,
+        top: int | None = None,
+    ) -> None:
+        self.experts, self.anchors = dict(experts), dict(anchors or {})
+        self.gate, self.eps, self.top = gate, float(eps), top
+        p = len(self.experts)
+        if p == 0:
+            raise InvalidInputError("no expert was given; give at least one language model")
+        vocabularies = {name: m.vocab_size for name, m in {**self.experts, **self._models()}.items()}
+        if len(set(vocabularies.values())) > 1:
+            raise InvalidInputError(
+                f"models disagree on the vocabulary: {vocabularies}; compose models with one tokenizer"
+            )
+        if gate.experts != p:
+            raise InvalidInputError(f"the gate weighs {gate.experts} experts, {p} were given; fit it on these")
+        if not self.eps >= 0 or not self.eps * (p + len(self.anchors)) / p < 1:
+            raise InvalidInputError(
+                f"`eps` must leave mass for the gate, got {eps} with {p} experts and {len(self.anchors)} anchors"
+            )
+        if top is not None and not 1 <= top <= p:
+            raise InvalidInputError(f"`top` must lie between 1 and {p}, got {top}")
+        self.vocab_size: int = next(iter(vocabularies.values()))
+
+    def _models(self) -> dict[str, Any]:
+        """Anchors that are language models of their own, not gates over the experts."""
+        return {name: a for name, a in self.anchors.items() if not hasattr(a, "log_weights")}
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names of what is mixed at sequence level: the gate, the experts, the anchors."""
+        return (GATE, *self.experts, *self.anchors)
+
+    @property
+    def prior(self) -> Float64[np.ndarray, " j"]:
+        """(1 + p + a,) mass of each component."""
+        p, safe = len(self.experts), len(self.experts) + len(self.anchors)
+        share = 0.0 if self.top is not None else self.eps / p
+        return np.concatenate([[1 - share * safe], np.full(safe, share)])
+
+    @property
+    def excess_bits(self) -> float:
+        """log2(p / eps): how far any document can lie above the best expert; infinite where the guarantee is void."""
+        share = self.prior[1] if len(self.prior) > 1 else 0.0
+        return float(np.log2(1 / share)) if share > 0 else float("inf")
+
+    def score(self, documents: Documents) -> ExpertScores:
+        """What the experts, and after them the anchor models, say of every token."""
+        return score_experts([*self.experts.values(), *self._models().values()], documents)
+
+    def component_log_probs(self, scores: ExpertScores) -> Float[np.ndarray, "total j"]:
+        """(total, 1 + p + a) log-probability of every token under each component, from `score`."""
+        p = len(self.experts)
+        own = scores.select(range(p))
+        extra = {name: scores.log_probs[:, p + i] for i, name in enumerate(self._models())}
+        gate = self._truncated(own) if self.top is not None else gate_log_probs(self.gate, own)
+        columns = [gate, *own.log_probs.T]
+        columns += [extra[name] if name in extra else gate_log_probs(a, own) for name, a in self.anchors.items()]
+        return np.stack(columns, axis=1).astype(np.float64)
+
+    def _truncated(self, scores: ExpertScores) -> Float[np.ndarray, " total"]:
+        weights = truncate_weights(self.gate.log_weights(scores), self.top or scores.experts)
+        return log_mix(weights, scores.log_probs)
+
+    def log_probs(self, documents: Documents) -> Float32[np.ndarray, " total"]:
+        """(total,) natural-log probability of every token given the earlier ones of its document."""
+        if not len(documents.tokens):
+            return np.zeros(0, dtype=np.float32)
+        scores = self.score(documents)
+        return sequence_mixture(self.component_log_probs(scores), scores.offsets, self.prior).astype(np.float32)
+
+    def start(self, batch: int) -> dict[str, Any]:
+        """State of `batch` documents without a token."""
+        return {
+            "models": [m.start(batch) for m in [*self.experts.values(), *self._models().values()]],
+            "gates": {name: g.start(batch) for name, g in self._gates().items()},
+            "past": np.zeros((batch, len(self.components))),
+        }
+
+    def _gates(self) -> dict[str, PrefixGate]:
+        return {GATE: self.gate, **{n: a for n, a in self.anchors.items() if hasattr(a, "log_weights")}}
+
+    def _next(self, state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(B, M, V) log-probabilities of the models, (B, J, V) of the components, (B, p) the gate's log-weights."""
+        models = [*self.experts.values(), *self._models().values()]
+        of_models = np.stack([m.next_log_probs(s) for m, s in zip(models, state["models"], strict=True)], axis=1)
+        p = len(self.experts)
+        statistics = np.zeros((len(of_models), p, STATISTICS), dtype=np.float16)
+        for k, model in enumerate(self.experts.values()):
+            if hasattr(model, "next_statistics"):
+                statistics[:, k] = context_statistics(*model.next_statistics(state["models"][k]))
+        weights = {n: g.next_log_weights(state["gates"][n], statistics) for n, g in self._gates().items()}
+        if self.top is not None:
+            weights[GATE] = truncate_weights(weights[GATE], self.top)
+        mixed = {n: log_mix(w[:, :, None], of_models[:, :p], axis=1) for n, w in weights.items()}
+        extra = {name: of_models[:, p + i] for i, name in enumerate(self._models())}
+        parts = [mixed[GATE], *of_models[:, :p].transpose(1, 0, 2)]
+        parts += [extra[n] if n in extra else mixed[n] for n in self.anchors]
+        return of_models, np.stack(parts, axis=1), weights[GATE]
+
+    def next_log_probs(self, state: dict[str, Any]) -> Float[np.ndarray, "b vocab"]:
+        """(B, V) natural-log probabilities of the next token."""
+        _, parts, _ = self._next(state)
+        state["next"] = (_, parts)  # the same forward pass serves `advance`
+        with np.errstate(divide="ignore"):
+            past = state["past"] + np.log(self.prior)
+        return log_mix((past - log_mix(past, 0.0)[:, None])[:, :, None], parts, axis=1)
+
+    def next_trust(self, state: dict[str, Any]) -> Float[np.ndarray, "b p"]:
+        """(B, p) weight of each expert in the gate before the next token: whom the model listens to."""
+        return np.exp(self._next(state)[2])
+
+    def advance(self, state: dict[str, Any], tokens: Int[np.ndarray, " b"]) -> dict[str, Any]:
+        """The state after one more token of each document; changes and returns the given state."""
+        of_models, parts = state.pop("next") if "next" in state else self._next(state)[:2]
+        tokens = np.asarray(tokens, dtype=np.int64)
+        rows, p = np.arange(len(tokens)), len(self.experts)
+        seen = of_models[rows, :p, tokens]
+        state["past"] = state["past"] + parts[rows, :, tokens]
+        state["gates"] = {n: g.advance(state["gates"][n], seen) for n, g in self._gates().items()}
+        models = [*self.experts.values(), *self._models().values()]
+        state["models"] = [m.advance(s, tokens) for m, s in zip(models, state["models"], strict=True)]
+        return state
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the parts' fingerprints and of how they are mixed."""
+        import hashlib
+        import json
+
+        from corollary.certificates import digest
+
+        body = {
+            "experts": {n: m.fingerprint() for n, m in self.experts.items()},
+            "anchors": {
+                n: a.describe() if hasattr(a, "describe") else a.fingerprint() for n, a in self.anchors.items()
+            },
+            "gate": self.gate.describe(),
+            "eps": self.eps,
+            "top": self.top,
+        }
+        network = getattr(self.gate, "network_", None)
+        if network is not None:
+            body["weights"] = digest(**{k: v.numpy() for k, v in network.state_dict().items()})
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+    def save(self, folder: str | Path) -> None:
+        """Write experts, anchors and gate to one folder, `model.json` last."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        for name, model in self.experts.items():
+            model.save(_inside(target, f"experts/{name}"))
+        for name, model in self._models().items():
+            model.save(_inside(target, f"anchors/{name}"))
+        learned = hasattr(self.gate, "network_")
+        if learned:
+            self.gate.save(target / GATE)  # type: ignore[attr-defined]
+        gates = {n: a.describe() for n, a in self.anchors.items() if n not in self._models()}
+        header = {
+            "kind": "composed",
+            "format": FORMAT,
+            "experts": list(self.experts),
+            "anchors": {n: gates.get(n) for n in self.anchors},
+            "gate": None if learned else self.gate.describe(),
+            "eps": self.eps,
+            "top": self.top,
+            "fingerprint": self.fingerprint(),
+        }
+        write_json(target / "model.json", header)
+
+    save_pretrained = save
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "ComposedLM":
+        """Read what `save` wrote, parts first, and check that nothing changed since."""
+        from corollary.gating._causal_gate import CausalGate
+        from corollary.models import load
+
+        source = Path(folder)
+        data = read_json(source / "model.json")
+        try:
+            if data["kind"] != "composed" or data["format"] != FORMAT:
+                raise ValueError(f"kind {data['kind']!r}, format {data['format']!r}")
+            experts = {name: load(_inside(source, f"experts/{name}")) for name in data["experts"]}
+            anchors = {
+                name: gate_from_description(told) if told else load(_inside(source, f"anchors/{name}"))
+                for name, told in data["anchors"].items()
+            }
+            gate = gate_from_description(data["gate"]) if data["gate"] else CausalGate.load(source / GATE)
+            model = cls(experts, gate, eps=data["eps"], anchors=anchors, top=data["top"])
+        except InvalidFileError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as problem:
+            raise InvalidFileError(
+                source / "model.json", f"not a composed model ({problem})", "compose it again"
+            ) from None
+        if model.fingerprint() != data.get("fingerprint"):
+            raise InvalidFileError(source / "model.json", "parts changed since it was saved", "compose it again")
+        return model
+
+    from_pretrained = load
+
+
+def _inside(folder: Path, name: str) -> Path:
+    target = (folder / name).resolve()
+    if not target.is_relative_to(folder.resolve()):
+        raise InvalidInputError(f"the name {name!r} would leave the model's folder; use a plain name")
+    return target
+
+
+def truncate_weights(log_weights: Float[np.ndarray, "b k"], top: int) -> Float[np.ndarray, "b k"]:
+    """The `top` largest of each row, renormalised; the rest at minus infinity.
+
+    Example:
+        >>> np.exp(truncate_weights(np.log(np.array([[0.5, 0.3, 0.2]])), 2)).round(3).tolist()
+        [[0.625, 0.375, 0.0]]
+    """
+    dropped = np.argsort(-log_weights, axis=1, kind="stable")[:, top:]
+    kept = np.array(log_weights, dtype=np.float64)
+    np.put_along_axis(kept, dropped, -np.inf, axis=1)
+    return kept - log_mix(kept, 0.0)[:, None]
+
+
+def document_bits(
+    log_probs: Float[np.ndarray, "total j"], offsets: Any, *, prior: Sequence[float] | None = None
+) -> Float64[np.ndarray, "n j"]:
+    """(N, J) bits of each document under each column; with `prior`, (N, 1) of their sequence-level mixture.
+
+    Example:
+        >>> document_bits(np.log(np.full((3, 1), 0.5)), np.array([0, 1, 3])).ravel().tolist()
+        [1.0, 2.0]
+    """
+    totals = Documents(np.zeros(len(log_probs), dtype=np.uint8), np.asarray(offsets)).sums(log_probs)
+    if prior is not None:
+        with np.errstate(divide="ignore"):
+            totals = log_mix(totals, np.log(np.asarray(prior)))[:, None]
+    return -totals / np.log(2)
