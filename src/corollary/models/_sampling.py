@@ -11,7 +11,7 @@ from corollary.errors import InvalidInputError
 from corollary.models._protocol import LanguageModel
 
 END = 0
-_ROWS = 1024  # documents drawn side by side: bounds the memory of a state
+_ROWS = 256  # documents drawn side by side: bounds the memory of a state
 
 
 def sample(
