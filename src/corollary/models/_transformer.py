@@ -141,6 +141,10 @@ class TransformerLM(nn.Module):
         self, inputs: Int[Tensor, "b t"], *, cache: list[Tensor] | None = None, seen: int = 0
     ) -> Float[Tensor, "b t vocab"]:
         """Logits of the token after each input; inputs start with token 0 where a document starts."""
+        if seen and inputs.shape[1] > 1:
+            raise InvalidInputError(
+                f"{inputs.shape[1]} inputs behind {seen} cached ones; give them one at a time"
+            )
         x = self.embedding(inputs)
         position = torch.arange(seen, seen + inputs.shape[1], device=x.device)
         angle = angles(position, self.config.width // self.config.heads)
