@@ -79,14 +79,15 @@ class NgramQueries:
         levels = []
         for k in range(order, 0, -1):
             shorter, suffix = np.unique(keys & suffix_mask(k), return_inverse=True)
-            first = context_starts(keys) if len(keys) else np.zeros(0, dtype=bool)
-            levels.append((keys, suffix, first))
+            levels.append((keys, suffix, context_starts(keys)))
             keys = shorter
         self.levels: list[_Level] = []
         below = np.zeros(len(keys), dtype=np.int64)
         for keys, suffix, first in reversed(levels):
             context = np.cumsum(first) - 1
-            self.levels.append(_Level(keys, suffix, context, keys[first] >> np.uint64(8), below[suffix[first]]))
+            self.levels.append(
+                _Level(keys, suffix, context, keys[first] >> np.uint64(8), below[suffix[first]])
+            )
             below = context
 
     def __len__(self) -> int:
@@ -96,7 +97,8 @@ class NgramQueries:
         """Look every distinct n-gram and context up, short to long, and hand the results to the tokens."""
         if len(tables) - 1 > self.order:
             raise InvalidInputError(
-                f"the model is of order {len(tables) - 1}, the queries of order {self.order}; build longer queries"
+                f"the model is of order {len(tables) - 1}, the queries of order {self.order};"
+                " build longer queries"
             )
         log_prob = tables[0].log_prob.astype(np.float64)
         matched = np.zeros(1, dtype=np.uint8)
@@ -135,5 +137,5 @@ def find_contexts(
 
 def check_order(order: int) -> None:
     """Refuse orders that no key can hold."""
-    if not isinstance(order, int | np.integer) or not 1 <= order <= MAX_ORDER:
-        raise InvalidInputError(f"`order` must be an integer from 1 to {MAX_ORDER}, got {order!r}; 6 is a good start")
+    if not 1 <= order <= MAX_ORDER:
+        raise InvalidInputError(f"`order` must be from 1 to {MAX_ORDER}, got {order!r}; 6 is a good start")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Float32, Integer
 
 from corollary.documents import Documents
 from corollary.errors import InvalidFileError, InvalidInputError
@@ -43,7 +43,7 @@ class LanguageModel(Protocol):
         """Natural-log probabilities of the next token, one row a document; rows sum to one after `exp`."""
         ...
 
-    def advance(self, state: Any, tokens: Int[np.ndarray, " b"]) -> Any:
+    def advance(self, state: Any, tokens: Integer[np.ndarray, " b"]) -> Any:
         """The state after one more token of each document; may change and return the given state."""
         ...
 
