@@ -117,9 +117,7 @@ class Documents:
     def truncate(self, length: int) -> "Documents":
         """Every document cut to at most `length` tokens; each still counts as one unit."""
         keep = self.position < length
-        return Documents(
-            self.tokens[keep], np.concatenate([[0], np.cumsum(np.minimum(self.lengths, length))])
-        )
+        return Documents(self.tokens[keep], np.concatenate([[0], np.cumsum(np.minimum(self.lengths, length))]))
 
     def sums(self, values: Shaped[np.ndarray, "total ..."]) -> Shaped[np.ndarray, "n ..."]:
         """Sum per-token `values` over each document, in float64; an empty document sums to zero."""
@@ -132,9 +130,7 @@ class Documents:
 
     def row_hashes(self) -> UInt64[np.ndarray, " n"]:
         """(N,) the first 64 bits of each document's SHA-256: the identity of a row."""
-        return np.array(
-            [int.from_bytes(hashlib.sha256(d).digest()[:8], "big") for d in self], dtype=np.uint64
-        )
+        return np.array([int.from_bytes(hashlib.sha256(d).digest()[:8], "big") for d in self], dtype=np.uint64)
 
     def digest(self) -> str:
         """SHA-256 of the tokens and of where documents end."""

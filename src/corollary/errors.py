@@ -36,9 +36,7 @@ class MissingExtraError(CorollaryError, ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         self.extra = extra
-        super().__init__(
-            f"{purpose} needs `{package}`, which is not installed; run: pip install 'corollary[{extra}]'"
-        )
+        super().__init__(f"{purpose} needs `{package}`, which is not installed; run: pip install 'corollary[{extra}]'")
 
 
 class NotFittedError(CorollaryError, ValueError, AttributeError):
