@@ -43,7 +43,7 @@ class MixedDocuments:
         label = np.asarray(self.label, dtype=np.int8)
         if label.shape != self.documents.tokens.shape:
             raise InvalidInputError(
-                f"`label` must hold one index for each of {len(self.documents.tokens)} bytes, got {label.shape}; "
+                f"`label` must have {len(self.documents.tokens)} entries, got shape {label.shape}; "
                 "give every byte a label, -1 where it has none"
             )
         object.__setattr__(self, "label", label)
@@ -62,8 +62,8 @@ def mixed_documents(
 ) -> MixedDocuments:
     """Held-out documents that hold text of two domains each.
 
-    `splice`: two to four segments (two or three for `gate`), two domains in turn, cut at random from documents of
-    the split.
+    `splice`: two to four segments (two or three for `gate`), two domains in turn, cut at random from
+    documents of the split.
     `natural`: whole functions of the standard library, code with its docstrings and comments, from files
     that neither `code` nor `prose` trained on, and not among their held-out documents either.
 
@@ -85,6 +85,7 @@ def mixed_documents(
         document again only when a domain has no fresh one left.
 
     Example:
+        >>> from corollary.datasets import text_domains
         >>> domains = text_domains(("json", "arithmetic"), train_bytes=5_000, documents=30)
         >>> mixed = mixed_documents(domains, count=5)
         >>> len(mixed), sorted(set(mixed.label.tolist()))
@@ -104,7 +105,7 @@ def _splices(domains: Mapping[str, Domain], split: str, count: int, seed: int) -
     held = [domain.splits[split] for domain in domains.values()]
     if len(held) < 2 or not all(map(len, held)):
         raise InvalidInputError(
-            f"a splice needs two domains with documents in `{split}`, got {[len(d) for d in held]} documents; "
+            f"a splice needs two domains with documents in `{split}`, got {[len(d) for d in held]}; "
             "pass two domains or more"
         )
     rng = np.random.default_rng([seed, *split.encode()])

@@ -17,8 +17,8 @@ def overlapping_domains(
 ) -> dict[str, Domain]:
     """Two domains made of one, with a stated share of their documents in common: a control for tests.
 
-    Of n documents of a split, c = share n / (2 - share) go to both and each side is given half of the rest, so that
-    c is the part `share` of each side, up to rounding.
+    Of n documents of a split, c = share n / (2 - share) go to both and each side is given half of the rest, so
+    that c is the part `share` of each side, up to rounding.
 
     Args:
         share: from 0 (disjoint) to 1 (the same domain twice).

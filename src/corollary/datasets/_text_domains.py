@@ -1,7 +1,8 @@
 """Domains of text made from what every installation holds: six by default, one as a control; no download.
 
 Files, not documents, are drawn into splits; `code` and `prose` draw the files of the standard library
-together, so that a whole function of a held-out file (its code and its docstring) was seen by the expert of neither.
+together, so that a whole function of a held-out file (its code and its docstring) was seen by the expert of
+neither.
 """
 
 import sys
@@ -93,8 +94,8 @@ def text_domains(
 
     Guarantee: no two documents of any split or domain share their text or its first 80 characters after
         normalisation of case, white space and digits; no file (topic, licence, header) of `code`, `prose`,
-        `numpydoc` and `c` gives documents to two splits; in these four no document outside of training has half
-        of its 60-byte runs (by a sample of one in eight) in the training text of its domain; phrases of
+        `numpydoc` and `c` gives documents to two splits; in these four no document outside of training has
+        half of its 60-byte runs (by a sample of one in eight) in the training text of its domain; phrases of
         generated text come from training prose. Deterministic in the arguments and the installation.
         Documents of one file are not independent: a statistical claim is about this pool of files.
 
