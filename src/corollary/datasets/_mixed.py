@@ -158,11 +158,7 @@ def _natural(domains: Mapping[str, Domain], split: str, count: int, seed: int) -
             text = cut(function.text)
             doc = b"".join(function.text[a:b].strip(b"\"'") for a, b in function.words[:1])
             pieces = (text, function.code, doc)
-            if (
-                len(text) >= LOW
-                and not known & {k for piece in pieces for k in keys(piece)}
-                and seen.accept(text)
-            ):
+            if len(text) >= LOW and not known & {k for piece in pieces for k in keys(piece)} and seen.accept(text):
                 label = np.full(len(text), code, dtype=np.int8)
                 for start, end in function.words:
                     label[start:end] = prose

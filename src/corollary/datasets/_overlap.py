@@ -41,9 +41,7 @@ def overlapping_domains(
         (6, 20)
     """
     if not 0 <= share <= 1:
-        raise InvalidInputError(
-            f"`share` must lie in [0, 1], got {share}; it is the part of documents held in common"
-        )
+        raise InvalidInputError(f"`share` must lie in [0, 1], got {share}; it is the part of documents held in common")
     if domain is None:
         domain = text_domains(("prose",), train_bytes=200_000, documents=200)["prose"]
     sides: tuple[dict[str, Documents], dict[str, Documents]] = ({}, {})
@@ -57,6 +55,4 @@ def overlapping_domains(
         for side, own in zip(sides, (left, right[: len(left)]), strict=True):
             side[split] = documents.select(np.sort(np.concatenate([first, own])))
     provenance = {"origin": f"half of `{domain.name}`", "share": share, "common": common, "seed": seed}
-    return {
-        name: Domain(name, **side, provenance=provenance) for name, side in zip(names, sides, strict=True)
-    }
+    return {name: Domain(name, **side, provenance=provenance) for name, side in zip(names, sides, strict=True)}

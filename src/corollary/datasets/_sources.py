@@ -15,9 +15,15 @@ from pathlib import Path
 
 from corollary.datasets._domain import draw
 
-_SKIPPED = frozenset(
-    ["site-packages", "dist-packages", "lib-dynload", "__pycache__", "test", "tests", "testing"]
-) | {"idlelib", "lib2to3", "encodings", "pydoc_data", "externals", "_examples", "vendored"}
+_SKIPPED = frozenset(["site-packages", "dist-packages", "lib-dynload", "__pycache__", "test", "tests", "testing"]) | {
+    "idlelib",
+    "lib2to3",
+    "encodings",
+    "pydoc_data",
+    "externals",
+    "_examples",
+    "vendored",
+}
 # Strings are matched only so that a `#` inside one is not taken for a comment.
 _STRING_OR_COMMENT = re.compile(
     rb'"""(?:\\.|[^\\])*?"""|'
@@ -126,9 +132,7 @@ def _statements(node: ast.AST) -> Iterator[ast.AST]:
         yield from getattr(node, name, ())
 
 
-def _visit(
-    node: ast.AST, name: str, owner: str | None, module: Module, source: tuple[bytes, list[int]] | None
-) -> None:
+def _visit(node: ast.AST, name: str, owner: str | None, module: Module, source: tuple[bytes, list[int]] | None) -> None:
     """Collect docstrings, named after the outermost function around them, and the outermost functions."""
     if isinstance(node, _DOCUMENTED):
         doc = ast.get_docstring(node)
@@ -148,11 +152,7 @@ def _docstring_spans(node: ast.AST, starts: list[int]) -> Iterator[tuple[int, in
     """Where in the file the docstrings of a function, and of what is defined in it, lie."""
     if isinstance(node, _DEFINED):
         head = node.body[0]
-        if (
-            isinstance(head, ast.Expr)
-            and isinstance(head.value, ast.Constant)
-            and isinstance(head.value.value, str)
-        ):
+        if isinstance(head, ast.Expr) and isinstance(head.value, ast.Constant) and isinstance(head.value.value, str):
             assert head.end_lineno is not None
             assert head.end_col_offset is not None
             yield starts[head.lineno - 1] + head.col_offset, starts[head.end_lineno - 1] + head.end_col_offset
@@ -160,9 +160,7 @@ def _docstring_spans(node: ast.AST, starts: list[int]) -> Iterator[tuple[int, in
         yield from _docstring_spans(child, starts)
 
 
-def _function(
-    node: ast.FunctionDef | ast.AsyncFunctionDef, name: str, raw: bytes, starts: list[int]
-) -> Function:
+def _function(node: ast.FunctionDef | ast.AsyncFunctionDef, name: str, raw: bytes, starts: list[int]) -> Function:
     """Cut a function out of its file, dedented, with the places of its docstrings and comments."""
     assert node.end_lineno is not None
     assert node.end_col_offset is not None

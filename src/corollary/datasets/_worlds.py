@@ -203,9 +203,7 @@ def unnormalisable_world() -> FiniteWorld:
         0.9
     """
     note = "no gate sums to one on the support of the data; over the whole space V = -log .9"
-    return FiniteWorld(
-        np.array([[1.0, 0.0]]), np.array([[0.9, 0.1]]), "unnormalisable", float(-np.log(0.9)), note
-    )
+    return FiniteWorld(np.array([[1.0, 0.0]]), np.array([[0.9, 0.1]]), "unnormalisable", float(-np.log(0.9)), note)
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,9 +247,7 @@ class MarkovWorld:
             total = total + np.log(self.step[which][:, state, sequences[:, t]]).T
         return total
 
-    def sample(
-        self, count: int, *, seed: int = 0
-    ) -> tuple[Int[np.ndarray, "n length"], Int[np.ndarray, " n"]]:
+    def sample(self, count: int, *, seed: int = 0) -> tuple[Int[np.ndarray, "n length"], Int[np.ndarray, " n"]]:
         """`count` sequences of every domain, and the domain of each; all advance together."""
         rng = np.random.default_rng(seed)
         domain = np.repeat(np.arange(self.start.shape[1]), count)
@@ -267,9 +263,7 @@ class MarkovWorld:
         """The finite world of all V^length sequences, in lexicographic order, at most 2^18 of them."""
         n = self.symbols**self.length
         if n > 2**18:
-            raise InvalidInputError(
-                f"{n} sequences are too many to list; take symbols ** length at most {2**18}"
-            )
+            raise InvalidInputError(f"{n} sequences are too many to list; take symbols ** length at most {2**18}")
         digits = self.symbols ** np.arange(self.length - 1, -1, -1)
         sequences = np.arange(n)[:, None] // digits % self.symbols
         domains, experts = (np.exp(self.log_probability(sequences, of=of)).T for of in ("domains", "experts"))
@@ -309,9 +303,7 @@ def markov_world(
     _positive(p=p, symbols=symbols, concentration=concentration)
     _noise(noise)
     if order not in (1, 2) or length < order:
-        raise InvalidInputError(
-            f"got order={order}, length={length}; take order 1 or 2 and at least as many symbols"
-        )
+        raise InvalidInputError(f"got order={order}, length={length}; take order 1 or 2 and at least as many symbols")
     rng = np.random.default_rng(seed)
     states = symbols**order
     start = _simplex(rng, 2 * p, states, concentration).reshape(2, p, states)
@@ -321,9 +313,7 @@ def markov_world(
     return MarkovWorld(start, step, order, length)
 
 
-def _simplex(
-    rng: np.random.Generator, rows: int, n: int, concentration: float
-) -> Float[np.ndarray, "rows n"]:
+def _simplex(rng: np.random.Generator, rows: int, n: int, concentration: float) -> Float[np.ndarray, "rows n"]:
     """Dirichlet rows, kept off the boundary so that every logarithm is finite."""
     drawn = rng.dirichlet(np.full(n, concentration), size=rows) + 1e-12
     return drawn / drawn.sum(axis=1, keepdims=True)
@@ -342,6 +332,4 @@ def _positive(**values: float) -> None:
 
 def _noise(noise: float) -> None:
     if not 0 <= noise < 1:
-        raise InvalidInputError(
-            f"`noise` must lie in [0, 1), got {noise}; it is the random part of each expert"
-        )
+        raise InvalidInputError(f"`noise` must lie in [0, 1), got {noise}; it is the random part of each expert")

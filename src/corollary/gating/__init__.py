@@ -4,6 +4,14 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "ComposedLM": "_composed",
+    "Composition": "_compose",
+    "Evaluation": "_compose",
+    "Settings": "_compose",
+    "compose": "_compose",
+    "issue": "_issue",
+    "metrics": "_issue",
+    "train_experts": "_compose",
     "BayesGate": "_prefix_gates",
     "CausalGate": "_causal_gate",
     "ExpertScores": "_scores",

@@ -2,10 +2,12 @@ r"""The set of gated models on a finite space: a band between the smallest and t
 
 Symbols: experts \(q_j\), \(lo(x) = \min_j q_j(x)\), \(hi(x) = \max_j q_j(x)\). A gate enters only through the model
 \(\pi_g(x) = \sum_j g(x, j) q_j(x)\), and the models of all gates are exactly \(\{\pi : lo \le \pi \le hi\}\); those of
-normalised gates also sum to one. That set is empty where \(\sum hi < 1\) or \(\sum lo > 1\), which happens when experts do
+normalised gates also sum to one. That set is empty where \(\sum hi < 1\) or \(\sum lo > 1\), which happens when experts
+do
 not sum to one on the points given.
 
-Source: arXiv:2602.17554, section 2 for the set-up; the band and the water-filling solution are derived, and checked in the tests.
+Source: arXiv:2602.17554, section 2 for the set-up; the band and the water-filling solution are derived, and checked in
+the tests.
 """
 
 from typing import Literal, NamedTuple
@@ -39,7 +41,9 @@ def distributions(name: str, rows: ArrayLike, *, sum_to_one: bool) -> np.ndarray
     """`rows` as (k, n) float64, after the checks that all solvers share."""
     array = np.asarray(rows, dtype=np.float64)
     if array.ndim != 2 or 0 in array.shape:
-        raise InvalidInputError(f"`{name}` must be (rows, n) with at least one row and one point, got shape {array.shape}")
+        raise InvalidInputError(
+            f"`{name}` must be (rows, n) with at least one row and one point, got shape {array.shape}"
+        )
     if not np.isfinite(array).all() or (array < 0).any():
         raise InvalidInputError(f"`{name}` holds NaN, infinite or negative values; give probabilities")
     sums = array.sum(1)
@@ -75,8 +79,10 @@ def band(experts: np.ndarray, *, normalise: Normalise) -> Band:
 def fill(mixture: np.ndarray, limits: Band) -> Filling:
     r"""The model of the band closest to a mixture: \(\arg\min_\pi -\sum_x p_\lambda(x) \log \pi(x)\).
 
-    It is \(\mathrm{clip}(p_\lambda / \mu, lo, hi)\). The sum is piecewise linear in 1/mu with breakpoints lo/p and hi/p, so mu
-    follows from one sort. Where the points of the mixture are full before the model sums to one, the rest goes to the others.
+    It is \(\mathrm{clip}(p_\lambda / \mu, lo, hi)\). The sum is piecewise linear in 1/mu with breakpoints lo/p and
+    hi/p, so mu
+    follows from one sort. Where the points of the mixture are full before the model sums to one, the rest goes to the
+    others.
     """
     low, high = limits.low, limits.high
     if limits.short:
@@ -139,7 +145,9 @@ def gate_from_density(pi: ArrayLike, experts: ArrayLike) -> Float[np.ndarray, "p
     target = np.asarray(pi, dtype=np.float64)
     low, high = q.min(0), q.max(0)
     if target.shape != low.shape:
-        raise InvalidInputError(f"`pi` has shape {target.shape} and the experts {len(low)} points; give one value a point")
+        raise InvalidInputError(
+            f"`pi` has shape {target.shape} and the experts {len(low)} points; give one value a point"
+        )
     outside = ~((target >= low - 1e-12) & (target <= high + 1e-12))
     if outside.any():
         x = int(outside.argmax())

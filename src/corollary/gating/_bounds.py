@@ -1,9 +1,11 @@
 r"""What is known about the robust gate before any solver runs: bounds on its divergence and on the value of the game.
 
-Symbols: \(\epsilon_k = \mathrm{KL}(p_k \| q_k)\), \(\sigma_k \propto e^{\epsilon_k}\), \(\pi_\sigma = \sum_k \sigma_k q_k\), V the
+Symbols: \(\epsilon_k = \mathrm{KL}(p_k \| q_k)\), \(\sigma_k \propto e^{\epsilon_k}\), \(\pi_\sigma = \sum_k \sigma_k
+q_k\), V the
 value of the game, C the capacity of the channel from domains to points. All in nats.
 
-Source: arXiv:2602.17554, Proposition 2 and Theorem 3 (read in an extract); the bracket of V, the exact values in limiting
+Source: arXiv:2602.17554, Proposition 2 and Theorem 3 (read in an extract); the bracket of V, the exact values in
+limiting
 cases and the uniform deviation bound are derived. Every inequality is tested on random worlds.
 """
 
@@ -96,7 +98,8 @@ def theorem3_bound(
 
     .. math:: \mathrm{KL}(p_\lambda \| \pi_{g^*}) \le \log \sum_k e^{\epsilon_k} - H_\sigma^{\lambda^*}(K | X)
               - \mathrm{JSD}_\lambda(\{p_k\}), \qquad
-              H_\sigma^{\lambda^*} = \sum_k \lambda^*_k \, \mathbb{E}_{p_k}\Bigl[-\log \frac{\sigma_k q_k}{\pi_\sigma}\Bigr]
+              H_\sigma^{\lambda^*} = \sum_k \lambda^*_k \, \mathbb{E}_{p_k}\Bigl[-\log \frac{\sigma_k
+              q_k}{\pi_\sigma}\Bigr]
 
     Args:
         domains: (p, n) distributions.
@@ -183,7 +186,8 @@ def game_value_bracket(domains: ArrayLike, experts: ArrayLike) -> Bracket:
     Raises:
         InvalidInputError: where experts and domains are not paired.
 
-    Guarantee: V of `robust_gate` lies inside (derived: the lower side since KL >= 0, the upper from static gates), up to
+    Guarantee: V of `robust_gate` lies inside (derived: the lower side since KL >= 0, the upper from static gates), up
+        to
         the 1e-9 of `capacity`.
 
     Example:
@@ -195,16 +199,15 @@ def game_value_bracket(domains: ArrayLike, experts: ArrayLike) -> Bracket:
     return Bracket(c, float(min(c + eps.max(), sigma_bound(eps))))
 
 
-def generalisation_bound(
-    rademacher: ArrayLike, samples: ArrayLike, *, loss_range: float, delta: float
-) -> float:
+def generalisation_bound(rademacher: ArrayLike, samples: ArrayLike, *, loss_range: float, delta: float) -> float:
     r"""How far every gate's cross-entropy on samples can be from the true one, over all domains at once.
 
     .. math:: \max_k |\mathrm{CE}_k - \widehat{\mathrm{CE}}_k| \le \max_k \Bigl( 2 \mathfrak{R}_{m_k} +
               B \sqrt{\tfrac{\log(2 p / \delta)}{2 m_k}} \Bigr)
 
     Args:
-        rademacher: (p,) Rademacher complexity of the losses -log pi_g at m_k samples, or bounds on it (`massart_bound`).
+        rademacher: (p,) Rademacher complexity of the losses -log pi_g at m_k samples, or bounds on it
+            (`massart_bound`).
         samples: (p,) m_k, independent samples of each domain.
         loss_range: B, length of an interval that holds every loss; a gate floor keeps it finite.
         delta: probability of failure.
@@ -226,7 +229,9 @@ def generalisation_bound(
     """
     rad, m = np.broadcast_arrays(np.asarray(rademacher, dtype=np.float64), np.asarray(samples, dtype=np.float64))
     if rad.ndim != 1 or rad.size == 0 or not (m >= 1).all() or not np.isfinite(rad).all():
-        raise InvalidInputError(f"`rademacher` and `samples` must be lists of one value a domain, got shapes {rad.shape}, {m.shape}")
+        raise InvalidInputError(
+            f"`rademacher` and `samples` must be lists of one value a domain, got shapes {rad.shape}, {m.shape}"
+        )
     if not (0 < delta < 1 and 0 <= loss_range < np.inf):
         raise InvalidInputError(f"`delta` must lie in (0, 1) and `loss_range` be finite, got {delta} and {loss_range}")
     return float((2 * rad + loss_range * np.sqrt(np.log(2 * len(rad) / delta) / (2 * m))).max())
@@ -256,4 +261,3 @@ def massart_bound(size: int, samples: ArrayLike, *, loss_range: float) -> Float[
     if size < 1 or not (m >= 1).all():
         raise InvalidInputError(f"the class needs a gate and every domain a sample, got {size} gates and {m} samples")
     return np.asarray(loss_range / 2 * np.sqrt(2 * np.log(size) / m))
-

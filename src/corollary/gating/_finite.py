@@ -1,12 +1,14 @@
 r"""The robust gate on a finite space, solved exactly, with a certificate of its duality gap.
 
-Symbols: domains \(p_k\), experts \(q_j\), models \(\pi\) of the band (`_band.py`), mixtures \(p_\lambda = \sum_k \lambda_k p_k\).
+Symbols: domains \(p_k\), experts \(q_j\), models \(\pi\) of the band (`_band.py`), mixtures \(p_\lambda = \sum_k
+\lambda_k p_k\).
 
 .. math:: V = \min_\pi \max_{\lambda} \mathrm{KL}(p_\lambda \| \pi) = \max_\lambda \Phi(\lambda), \qquad
           \Phi(\lambda) = \min_\pi \sum_k \lambda_k \mathrm{KL}(p_k \| \pi)
 
 The KL is convex in lambda, so its largest value is at a domain. Phi is concave, and its gradient is the vector of
-\(\mathrm{KL}(p_k \| \pi_\lambda)\) at the inner minimum, which is a clipped multiple of the mixture. Where the mixtures are
+\(\mathrm{KL}(p_k \| \pi_\lambda)\) at the inner minimum, which is a clipped multiple of the mixture. Where the mixtures
+are
 restricted to a polytope, its extreme points v take the place of the domains: \(p_v = \sum_k v_k p_k\).
 
 Source: arXiv:2602.17554, sections 2 and 4 (read in an extract; the solver is derived, and checked in the tests).
@@ -93,12 +95,14 @@ def robust_gate(
 
     Args:
         domains: (p, n) distributions, one a row.
-        experts: (q, n) frozen experts on the same points, in any number; rows sum to one unless `normalise` says otherwise.
+        experts: (q, n) frozen experts on the same points, in any number; rows sum to one unless `normalise` says
+            otherwise.
         tol: gap in nats that the certificate claims; the solver stops there. 1e-9 is cheap too.
         mixtures: (m, p) extreme points of the set of mixtures to be robust against; all mixtures where None.
             One row asks for a fixed mixture.
         inequalities: `(A, b)` instead of `mixtures`: the mixtures with A lambda <= b, for few domains.
-        normalise: what to do with experts that do not sum to one on these points. "strict" keeps them, and refuses where
+        normalise: what to do with experts that do not sum to one on these points. "strict" keeps them, and refuses
+            where
             no gate sums to one; "experts" divides each by its sum; "inequality" lets the model sum to less than one.
         max_steps: Newton steps; where they run out the certificate is undecided.
 
@@ -109,7 +113,8 @@ def robust_gate(
         InvalidInputError: for rows that are no distributions, shapes that differ, mass where every expert is zero, an
             empty set of mixtures, or an empty set of gates.
 
-    Guarantee: `lower <= V <= upper` by weak duality, and `upper - lower <= tol` as certified (rule `gating.duality_gap`).
+    Guarantee: `lower <= V <= upper` by weak duality, and `upper - lower <= tol` as certified (rule
+        `gating.duality_gap`).
         Deterministic; the domains are taken as they are given.
 
     Example:
@@ -209,7 +214,9 @@ def _world(domains: ArrayLike, experts: ArrayLike, normalise: Normalise) -> tupl
     p_k = distributions("domains", domains, sum_to_one=True)
     q = distributions("experts", experts, sum_to_one=False)
     if p_k.shape[1] != q.shape[1]:
-        raise InvalidInputError(f"domains have {p_k.shape[1]} points and experts {q.shape[1]}; list both on the same points")
+        raise InvalidInputError(
+            f"domains have {p_k.shape[1]} points and experts {q.shape[1]}; list both on the same points"
+        )
     if normalise == "experts":
         q = q / q.sum(1, keepdims=True)
     limits = band(q, normalise=normalise)
@@ -223,9 +230,7 @@ def _world(domains: ArrayLike, experts: ArrayLike, normalise: Normalise) -> tupl
     return p_k, q, limits
 
 
-def _extreme_points(
-    p: int, mixtures: ArrayLike | None, inequalities: tuple[ArrayLike, ArrayLike] | None
-) -> np.ndarray:
+def _extreme_points(p: int, mixtures: ArrayLike | None, inequalities: tuple[ArrayLike, ArrayLike] | None) -> np.ndarray:
     if mixtures is not None and inequalities is not None:
         raise InvalidInputError("give `mixtures` or `inequalities`, not both")
     if inequalities is not None:
@@ -239,9 +244,7 @@ def _extreme_points(
     return points
 
 
-def _least_favourable(
-    p_v: np.ndarray, limits: Band, tol: float, max_steps: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _least_favourable(p_v: np.ndarray, limits: Band, tol: float, max_steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Weights over the rows that maximise Phi, and how the search went."""
     if limits.short:  # the model can only be the upper envelope, so the worst row is known
         worst = kl(p_v, limits.high)

@@ -59,7 +59,8 @@ def sigma_gate(domains: ArrayLike, experts: ArrayLike) -> StaticGate:
     Raises:
         InvalidInputError: where experts and domains are not paired, or an expert is infinitely far from its domain.
 
-    Guarantee: `upper` <= log sum_k exp(eps_k) (arXiv:2602.17554, appendix B as announced in section 4.2), with equality,
+    Guarantee: `upper` <= log sum_k exp(eps_k) (arXiv:2602.17554, appendix B as announced in section 4.2), with
+        equality,
         and optimal among static gates, where the supports are disjoint.
 
     Example:
@@ -71,7 +72,9 @@ def sigma_gate(domains: ArrayLike, experts: ArrayLike) -> StaticGate:
     eps = expert_errors(p_k, q)
     if not np.isfinite(eps).all():
         worst = int(eps.argmax())
-        raise InvalidInputError(f"expert {worst} misses mass of its domain, so its error is infinite; smooth the expert")
+        raise InvalidInputError(
+            f"expert {worst} misses mass of its domain, so its error is infinite; smooth the expert"
+        )
     sigma = np.exp(eps - eps.max())
     sigma /= sigma.sum()
     losses = kl(p_k, sigma @ q)
@@ -103,9 +106,13 @@ def best_static_gate(domains: ArrayLike, experts: ArrayLike, *, tol: float = 1e-
     """
     p_k, q = distributions("domains", domains, sum_to_one=True), distributions("experts", experts, sum_to_one=False)
     if p_k.shape[1] != q.shape[1]:
-        raise InvalidInputError(f"domains have {p_k.shape[1]} points and experts {q.shape[1]}; list both on the same points")
+        raise InvalidInputError(
+            f"domains have {p_k.shape[1]} points and experts {q.shape[1]}; list both on the same points"
+        )
     if (p_k[:, (q == 0).all(0)] > 0).any():
-        raise InvalidInputError("a domain has mass where every expert is zero, so every gate is infinitely far; smooth the experts")
+        raise InvalidInputError(
+            "a domain has mass where every expert is zero, so every gate is infinitely far; smooth the experts"
+        )
     offsets = (p_k * np.log(np.where(p_k > 0, p_k, 1.0))).sum(1)
     used = p_k.any(0)
     return _minimax(p_k[:, used], q[:, used], offsets, tol)
@@ -148,10 +155,14 @@ def fit_static_gate(
         raise InvalidInputError(f"`log_likelihoods` must be (N, q), got shape {logq.shape}")
     top = logq.max(1)
     if np.isnan(logq).any() or not np.isfinite(top).all():
-        raise InvalidInputError("`log_likelihoods` holds NaN or a document impossible under every expert; drop such rows")
+        raise InvalidInputError(
+            "`log_likelihoods` holds NaN or a document impossible under every expert; drop such rows"
+        )
     rows = np.zeros(len(logq), dtype=np.int64) if domain is None else np.asarray(domain)
     if rows.shape != top.shape or rows.dtype.kind not in "iu" or rows.min() < 0:
-        raise InvalidInputError(f"`domain` must be ({len(logq)},) integers from 0, got shape {rows.shape} of {rows.dtype}")
+        raise InvalidInputError(
+            f"`domain` must be ({len(logq)},) integers from 0, got shape {rows.shape} of {rows.dtype}"
+        )
     counts = np.bincount(rows)
     if (counts == 0).any():
         raise InvalidInputError(f"domain {int(counts.argmin())} has no documents; number the domains without holes")

@@ -33,9 +33,7 @@ class Maximum(NamedTuple):
     history: Float[np.ndarray, "steps 2"]  # value and gap at each step
 
 
-def maximise_on_simplex(
-    objective: Objective, start: ArrayLike, *, tol: float = 1e-9, max_steps: int = 500
-) -> Maximum:
+def maximise_on_simplex(objective: Objective, start: ArrayLike, *, tol: float = 1e-9, max_steps: int = 500) -> Maximum:
     r"""Maximise a concave function over the simplex by Newton steps on a falling log barrier.
 
     .. math:: \max_{\lambda \in \Delta_p} \Phi(\lambda)

@@ -103,9 +103,7 @@ def jensen_shannon(p: ArrayLike, weights: ArrayLike | None = None) -> Float[np.n
     return np.asarray(np.where(lam > 0, lam * np.where(lam > 0, each, 0.0), 0.0).sum(-1))
 
 
-def log_sum_exp(
-    values: ArrayLike, *, weights: ArrayLike | None = None, axis: int = -1
-) -> Float[np.ndarray, "..."]:
+def log_sum_exp(values: ArrayLike, *, weights: ArrayLike | None = None, axis: int = -1) -> Float[np.ndarray, "..."]:
     r"""\(\log \sum_i w_i e^{a_i}\) without overflow.
 
     Args:
@@ -127,7 +125,9 @@ def log_sum_exp(
     """
     a = np.asarray(values, dtype=np.float64)
     if np.isnan(a).any() or (a == np.inf).any():
-        raise InvalidInputError("`values` holds NaN or plus infinity; only finite values and minus infinity have a meaning")
+        raise InvalidInputError(
+            "`values` holds NaN or plus infinity; only finite values and minus infinity have a meaning"
+        )
     w = np.ones(()) if weights is None else _measure("weights", weights)
     with np.errstate(divide="ignore"):
         a = a + np.log(w)

@@ -19,7 +19,9 @@ BATCH = 20_000
 def _vectors(name: str, values: ArrayLike) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim == 0 or array.shape[-1] == 0 or not np.isfinite(array).all():
-        raise InvalidInputError(f"`{name}` must hold finite values, at least one on its last axis, got shape {array.shape}")
+        raise InvalidInputError(
+            f"`{name}` must hold finite values, at least one on its last axis, got shape {array.shape}"
+        )
     return array
 
 
