@@ -1,4 +1,4 @@
-r"""The rule `gating.duality_gap`: what a gate on a finite space guarantees, and how far it can be from the best gate.
+r"""The rules of whole-sequence gates. `gating.duality_gap`: what a gate on a finite space guarantees, and how far it can be from the best gate.
 
 Derived from the arrays alone: the model is checked against the band of the experts, its largest divergence gives the
 upper bound, and the lower bound is the Lagrangian of the inner problem at a multiplier found here by bisection,
@@ -6,9 +6,10 @@ upper bound, and the lower bound is the Lagrangian of the inner problem at a mul
 .. math:: \sum_k \lambda_k \mathrm{KL}(p_k \| \pi_\mu) + \mu \Bigl(\sum_x \pi_\mu(x) - 1\Bigr), \qquad
           \pi_\mu = \mathrm{clip}(p_\lambda / \mu, lo, hi),
 
-which by weak duality bounds every gate's worst divergence from below whatever mu >= 0 is; so an inexact bisection can
-only
-loosen the certificate. Imports no solver.
+which by weak duality bounds every gate's worst divergence from below whatever mu >= 0 is; so an inexact bisection can only
+loosen the certificate.
+
+And the rule `gating.normaliser`: what a whole-sequence gate sums to, from samples of the experts. Imports no solver.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from corollary.certificates import Claim, Rule, Undecided, register_rule
+from corollary.certificates import (
+    Claim,
+    Rule,
+    Undecided,
+    betting,
+    digest,
+    order_from_digest,
+    register_rule,
+    require_units,
+)
 
 ROUND_OFF = 1e-9
 BISECTIONS = 200
@@ -89,4 +99,28 @@ def _divergence(p: np.ndarray, q: np.ndarray) -> float:
     return float((p[p > 0] * np.log(p[p > 0])).sum()) + _cross(p, q)
 
 
+def derive_normaliser(witness: Mapping[str, Any], evidence: Mapping[str, np.ndarray]) -> Sequence[Claim]:
+    """Both sides of log Z, by betting on the ratios pi_g / r in an order fixed by the samples themselves."""
+    log_gate, logq = (np.asarray(evidence[n], dtype=np.float64) for n in ("log_gate", "log_likelihoods"))
+    limit, delta = float(witness["limit"]), float(witness["delta"])
+    count, p = logq.shape
+    require_units(count, "samples of the experts")
+    if log_gate.shape != logq.shape or not (np.abs(np.logaddexp.reduce(log_gate, axis=1)) <= ROUND_OFF).all():
+        raise Undecided("the gate's weights do not sum to one at every sample")
+    ratios = np.exp(
+        np.logaddexp.reduce(log_gate + logq, axis=1) - np.logaddexp.reduce(logq - np.log(p), axis=1)
+    )
+    order = order_from_digest(digest(x=logq), count)
+    bound = betting(np.clip(ratios, 0.0, p)[order], delta=delta, high=float(p))
+    with np.errstate(divide="ignore"):
+        low, high = np.log(bound.lower.item()), np.log(bound.upper.item())
+    if max(-low, high) > limit:
+        raise Undecided(f"log Z lies in [{low:.4g}, {high:.4g}] at this level, wider than the {limit:g} asked for")
+    return [
+        Claim("log of the normaliser, upper bound (nats)", high, "<=", limit, tol=ROUND_OFF, trivial=np.log(p)),
+        Claim("log of the normaliser, lower bound (nats)", low, ">=", -limit, tol=ROUND_OFF, trivial=-np.inf),
+    ]
+
+
+register_rule(Rule("gating.normaliser", needs=("log_gate", "log_likelihoods"), derive=derive_normaliser))
 register_rule(Rule("gating.duality_gap", needs=("domains", "experts", "pi"), derive=derive_duality_gap))

@@ -1,7 +1,7 @@
 r"""Static gates: one vector of weights for every input.
 
 Symbols: weights w over the experts, model \(\pi_w = \sum_j w_j q_j\), errors \(\epsilon_k = \mathrm{KL}(p_k \| q_k)\).
-The sigma gate \(\sigma_k \propto e^{\epsilon_k}\) is the best static gate where the domains are disjoint, and its worst
+The sigma gate \(\sigma_k \propto e^{\epsilon_k}\) is the best static gate where no expert has mass on another's domain, and its worst
 divergence is never above \(\log \sum_k e^{\epsilon_k}\). For other domains the best static gate is a convex program,
 solved here by Newton steps on a smoothed maximum.
 
@@ -59,9 +59,8 @@ def sigma_gate(domains: ArrayLike, experts: ArrayLike) -> StaticGate:
     Raises:
         InvalidInputError: where experts and domains are not paired, or an expert is infinitely far from its domain.
 
-    Guarantee: `upper` <= log sum_k exp(eps_k) (arXiv:2602.17554, appendix B as announced in section 4.2), with
-        equality,
-        and optimal among static gates, where the supports are disjoint.
+    Guarantee: `upper` <= log sum_k exp(eps_k) (arXiv:2602.17554, appendix B as announced in section 4.2), with equality,
+        and optimal among static gates, where no expert has mass on another's domain (disjoint domains alone do not suffice).
 
     Example:
         >>> gate = sigma_gate([[1.0, 0.0], [0.0, 1.0]], [[0.5, 0.5], [0.0, 1.0]])
@@ -98,8 +97,8 @@ def best_static_gate(domains: ArrayLike, experts: ArrayLike, *, tol: float = 1e-
     Guarantee: `lower <= optimum <= upper`, by convexity; the gap is at most `tol` unless round-off stops it earlier.
 
     Example:
-        >>> gate = best_static_gate([[1.0, 0.0], [0.0, 1.0]], [[0.5, 0.5], [0.0, 1.0]])
-        >>> gate.weights.round(3).tolist(), round(gate.upper, 4)  # the sigma gate, since the domains are disjoint
+        >>> gate = best_static_gate([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [[0.5, 0.0, 0.5], [0.0, 1.0, 0.0]])
+        >>> gate.weights.round(3).tolist(), round(gate.upper, 4)  # the sigma gate: no expert reaches another's domain
         ([0.667, 0.333], 1.0986)
 
     Reference: arXiv:2602.17554, section 4.2, in an extract; the solver is derived.

@@ -40,7 +40,7 @@ def entropy(p: ArrayLike) -> Float[np.ndarray, "..."]:
         [0.6931, 0.0]
     """
     p = _measure("p", p)
-    return np.asarray(-(p * np.log(np.where(p > 0, p, 1.0))).sum(-1))
+    return np.asarray((p * -np.log(np.where(p > 0, p, 1.0))).sum(-1) + 0.0)
 
 
 def kl(p: ArrayLike, q: ArrayLike) -> Float[np.ndarray, "..."]:
