@@ -107,9 +107,7 @@ def derive_normaliser(witness: Mapping[str, Any], evidence: Mapping[str, np.ndar
     require_units(count, "samples of the experts")
     if log_gate.shape != logq.shape or not (np.abs(np.logaddexp.reduce(log_gate, axis=1)) <= ROUND_OFF).all():
         raise Undecided("the gate's weights do not sum to one at every sample")
-    ratios = np.exp(
-        np.logaddexp.reduce(log_gate + logq, axis=1) - np.logaddexp.reduce(logq - np.log(p), axis=1)
-    )
+    ratios = np.exp(np.logaddexp.reduce(log_gate + logq, axis=1) - np.logaddexp.reduce(logq - np.log(p), axis=1))
     order = order_from_digest(digest(x=logq), count)
     bound = betting(np.clip(ratios, 0.0, p)[order], delta=delta, high=float(p))
     with np.errstate(divide="ignore"):

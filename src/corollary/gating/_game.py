@@ -64,7 +64,9 @@ def make_game(
         raise InvalidInputError(f"mixtures have {points.shape[1]} weights for {k} domains; give one weight a domain")
     spread = entropy(points) if diversity is None else np.asarray(diversity, dtype=np.float64)
     if spread.shape != (len(points),) or not np.isfinite(spread).all():
-        raise InvalidInputError(f"`diversity` must be {len(points)} finite values, one an extreme mixture, got {spread.shape}")
+        raise InvalidInputError(
+            f"`diversity` must be {len(points)} finite values, one an extreme mixture, got {spread.shape}"
+        )
     v = torch.as_tensor(points, device=device)
     return Game(
         _entropies(rows, held_out, entropy_rule, tabular=tabular),
@@ -79,7 +81,9 @@ def _entropies(rows: Rows, held_out: Rows | None, rule: Any, *, tabular: bool) -
     if not isinstance(rule, str):
         h = torch.as_tensor(np.asarray(rule), dtype=torch.float64, device=device)
         if h.shape != (k,) or not torch.isfinite(h).all():
-            raise InvalidInputError(f"`entropy` must be {k} finite values in nats, one a domain, got shape {tuple(h.shape)}")
+            raise InvalidInputError(
+                f"`entropy` must be {k} finite values in nats, one a domain, got shape {tuple(h.shape)}"
+            )
         return h
     if rule == "expert":
         if rows.logq.shape[1] != k:

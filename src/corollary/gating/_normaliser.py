@@ -86,7 +86,9 @@ def certify_normaliser(
         raise InvalidInputError(f"`limit` must be positive and `delta` in (0, 1), got {limit} and {delta}")
     gate, logq = np.asarray(log_gate, dtype=np.float64), np.asarray(log_likelihoods, dtype=np.float64)
     if gate.ndim != 2 or gate.shape != logq.shape or 0 in gate.shape:
-        raise InvalidInputError(f"`log_gate` and `log_likelihoods` must both be (S, p), got {gate.shape} and {logq.shape}")
+        raise InvalidInputError(
+            f"`log_gate` and `log_likelihoods` must both be (S, p), got {gate.shape} and {logq.shape}"
+        )
     return Certificate.issue(
         "gating.normaliser",
         statement=f"The gated model sums to one up to a factor of exp({limit:g}) over all sequences.",

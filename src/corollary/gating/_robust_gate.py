@@ -200,9 +200,7 @@ class RobustGate:
         )  # fmt: skip
         if not (resume and hasattr(self, "trainer_")):
             self._start(rows, held_out, samples, game, seed)
-        self.trainer_.run(
-            rows, held_out, samples, game, until=until or self.settings.steps, progress=progress
-        )
+        self.trainer_.run(rows, held_out, samples, game, until=until or self.settings.steps, progress=progress)
         return self._finish(game, samples)
 
     def _check_samples(self, samples: Samples | None) -> None:
@@ -212,7 +210,9 @@ class RobustGate:
                 "the experts, or normalisation='none'"
             )
         if samples is not None and self.settings.estimator == "per_expert" and samples.expert is None:
-            raise InvalidInputError("estimator='per_expert' needs `samples_expert`, the expert that each sample came from")
+            raise InvalidInputError(
+                "estimator='per_expert' needs `samples_expert`, the expert that each sample came from"
+            )
 
     def _start(self, rows: Rows, held_out: Rows | None, samples: Samples | None, game: Game, seed: int) -> None:
         experts = rows.logq.shape[1]
@@ -290,7 +290,9 @@ class RobustGate:
         """Z of the averaged gate and its standard error, on fresh samples of the experts: best ten times as many as in training."""
         logq, _ = self._inputs("estimate_normaliser", log_likelihoods, features)
         return self._estimate(
-            Samples.make(logq, features, expert, weight, experts=self.experts_, tabular=self.tabular, device=logq.device)
+            Samples.make(
+                logq, features, expert, weight, experts=self.experts_, tabular=self.tabular, device=logq.device
+            )
         )
 
     def state_dict(self) -> dict[str, Tensor]:

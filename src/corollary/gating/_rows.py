@@ -26,7 +26,9 @@ def scores(name: str, values: Any, device: torch.device | None = None) -> Float[
     """(n, p) log-likelihoods, each row possible under some expert."""
     logq = as_tensor(values, device).to(torch.float64)
     if logq.ndim != 2 or 0 in logq.shape:
-        raise InvalidInputError(f"`{name}` must be (rows, experts) with at least one of each, got shape {tuple(logq.shape)}")
+        raise InvalidInputError(
+            f"`{name}` must be (rows, experts) with at least one of each, got shape {tuple(logq.shape)}"
+        )
     if torch.isnan(logq).any() or (logq == torch.inf).any():
         raise InvalidInputError(f"`{name}` holds NaN or plus infinity; score the rows again")
     if torch.isinf(logq.amax(1)).any():
@@ -56,7 +58,9 @@ def weights(name: str, values: Any, count: int, device: torch.device) -> Float[T
         return torch.ones(count, dtype=torch.float64, device=device)
     w = as_tensor(values, device).to(torch.float64)
     if w.shape != (count,) or not torch.isfinite(w).all() or (w < 0).any() or not w.sum() > 0:
-        raise InvalidInputError(f"`{name}` must be ({count},) nonnegative weights, not all zero, got shape {tuple(w.shape)}")
+        raise InvalidInputError(
+            f"`{name}` must be ({count},) nonnegative weights, not all zero, got shape {tuple(w.shape)}"
+        )
     return w
 
 
@@ -131,7 +135,9 @@ class Samples:
         logq = scores("samples_log_likelihoods", log_likelihoods, device)
         n = len(logq)
         if logq.shape[1] != experts:
-            raise InvalidInputError(f"the samples are scored by {logq.shape[1]} experts, the rows by {experts}; use the same")
+            raise InvalidInputError(
+                f"the samples are scored by {logq.shape[1]} experts, the rows by {experts}; use the same"
+            )
         shares = torch.full((experts,), 1 / experts, dtype=torch.float64, device=device)
         k = None
         if expert is not None:

@@ -168,7 +168,9 @@ def _proposals(
         )
     g = np.asarray(gate(logq, sequences), dtype=np.float64)
     if g.shape != logq.shape or not ((g >= 0).all() and (np.abs(g.sum(1) - 1) < 1e-6).all()):
-        raise InvalidInputError(f"`gate` must give {logq.shape} weights that sum to one in each row, got shape {g.shape}")
+        raise InvalidInputError(
+            f"`gate` must give {logq.shape} weights that sum to one in each row, got shape {g.shape}"
+        )
     return sequences, logq, g
 
 

@@ -23,7 +23,7 @@ SMOOTHING = 0.2  # factor by which the smoothed maximum approaches the maximum
 
 
 @dataclass(frozen=True, eq=False)
-class StaticGate:
+class StaticWeights:
     """Weights over the experts, and what they give.
 
     Args:
@@ -46,7 +46,7 @@ class StaticGate:
     lower: float
 
 
-def sigma_gate(domains: ArrayLike, experts: ArrayLike) -> StaticGate:
+def sigma_gate(domains: ArrayLike, experts: ArrayLike) -> StaticWeights:
     r"""The static gate with weights \(\sigma_k = e^{\epsilon_k} / \sum_j e^{\epsilon_j}\).
 
     Args:
@@ -54,7 +54,7 @@ def sigma_gate(domains: ArrayLike, experts: ArrayLike) -> StaticGate:
         experts: (p, n) the expert of each domain, in the same order.
 
     Returns:
-        `StaticGate`; its `lower` is 0, since no solver is run.
+        `StaticWeights`; its `lower` is 0, since no solver is run.
 
     Raises:
         InvalidInputError: where experts and domains are not paired, or an expert is infinitely far from its domain.
@@ -77,10 +77,10 @@ def sigma_gate(domains: ArrayLike, experts: ArrayLike) -> StaticGate:
     sigma = np.exp(eps - eps.max())
     sigma /= sigma.sum()
     losses = kl(p_k, sigma @ q)
-    return StaticGate(sigma, losses, float(losses.max()), 0.0)
+    return StaticWeights(sigma, losses, float(losses.max()), 0.0)
 
 
-def best_static_gate(domains: ArrayLike, experts: ArrayLike, *, tol: float = 1e-6) -> StaticGate:
+def best_static_gate(domains: ArrayLike, experts: ArrayLike, *, tol: float = 1e-6) -> StaticWeights:
     r"""The static gate with the smallest worst divergence, \(\min_w \max_k \mathrm{KL}(p_k \| \sum_j w_j q_j)\).
 
     Args:
@@ -89,7 +89,7 @@ def best_static_gate(domains: ArrayLike, experts: ArrayLike, *, tol: float = 1e-
         tol: gap in nats at which the solver stops.
 
     Returns:
-        `StaticGate`.
+        `StaticWeights`.
 
     Raises:
         InvalidInputError: for rows that are no distributions, or mass where every expert is zero.
@@ -123,7 +123,7 @@ def fit_static_gate(
     *,
     entropies: ArrayLike | None = None,
     tol: float = 1e-6,
-) -> StaticGate:
+) -> StaticWeights:
     r"""Static weights fitted to scored documents: to their pooled likelihood, or to the worst domain.
 
     .. math:: \max_w \frac1N \sum_n \log \sum_j w_j q_j(x_n) \qquad \text{or} \qquad
@@ -138,7 +138,7 @@ def fit_static_gate(
         tol: gap in nats at which the solver stops.
 
     Returns:
-        `StaticGate`; losses are the cross-entropies minus the entropies, in nats a document.
+        `StaticWeights`; losses are the cross-entropies minus the entropies, in nats a document.
 
     Raises:
         InvalidInputError: for NaN, documents impossible under every expert, or domains without documents.
@@ -174,7 +174,7 @@ def fit_static_gate(
     return _minimax(p_k, np.exp(logq - top[:, None]).T, -h - p_k @ top, tol)
 
 
-def _minimax(p_k: np.ndarray, q: np.ndarray, offsets: np.ndarray, tol: float) -> StaticGate:
+def _minimax(p_k: np.ndarray, q: np.ndarray, offsets: np.ndarray, tol: float) -> StaticWeights:
     """Minimise over w the largest of `offsets_k - sum_x p_k log(w q)`."""
     if not tol > 0:
         raise InvalidInputError(f"`tol` must be a positive gap in nats, got {tol}")
@@ -205,7 +205,7 @@ def _minimax(p_k: np.ndarray, q: np.ndarray, offsets: np.ndarray, tol: float) ->
         each = losses(w)[0]
         best = max(best, lower(w, _barrier_maximum(each, beta)[1]))
         if beta <= last or each.max() - best <= tol:
-            return StaticGate(w, each, float(each.max()), best)
+            return StaticWeights(w, each, float(each.max()), best)
         beta = max(SMOOTHING * beta, last)
 
 
