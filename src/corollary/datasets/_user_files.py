@@ -175,7 +175,7 @@ def _text(path: Path, where: str, record: Any, text_field: str | None) -> str:
 
 
 def split_documents(
-    documents: Documents, *, fractions: Sequence[float], seed: int = 0
+    documents: Documents, *, fractions: Sequence[float | int], seed: int = 0
 ) -> tuple[Documents, ...]:
     """Split documents by the hash of their content.
 
