@@ -37,7 +37,7 @@ class MixedDocuments:
     """
 
     documents: Documents
-    label: Int8[np.ndarray, " total"]
+    label: Int8[np.ndarray, "..."]
 
     def __post_init__(self) -> None:
         label = np.asarray(self.label, dtype=np.int8)

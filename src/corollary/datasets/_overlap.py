@@ -10,14 +10,14 @@ from corollary.errors import InvalidInputError
 
 def overlapping_domains(
     *,
-    share: float = 0.3,
+    share: float | int = 0.3,
     domain: Domain | None = None,
     seed: int = 0,
     names: tuple[str, str] = ("left", "right"),
 ) -> dict[str, Domain]:
     """Two domains made of one, with a stated share of their documents in common: a control for tests.
 
-    Of n documents of a split, c = share n / (2 - share) go to both and each side is given half of the rest, so
+    Of n documents of a split, c = share n / (2 - share) go to both, each side is given half of the rest, so
     that c is the part `share` of each side, up to rounding.
 
     Args:

@@ -35,13 +35,14 @@ class FiniteWorld:
         [0.0, 0.0]
     """
 
-    domains: Float[np.ndarray, "p n"]
-    experts: Float[np.ndarray, "p n"]
+    domains: Float[np.ndarray, "..."]
+    experts: Float[np.ndarray, "..."]
     name: str
     value: float | None = None
     note: str = ""
 
     def __post_init__(self) -> None:
+        # Shapes are checked here, so that a wrong one gets a sentence instead of a type error.
         for label, rows in (("domains", self.domains), ("experts", self.experts)):
             if rows.ndim != 2 or not (rows >= 0).all() or np.abs(rows.sum(1) - 1).max(initial=0) > 1e-9:
                 raise InvalidInputError(
@@ -67,7 +68,7 @@ def divergence(p: Float[np.ndarray, "k n"], q: Float[np.ndarray, "k n"]) -> Floa
 
 
 def dirichlet_world(
-    *, p: int = 3, n: int = 30, concentration: float = 0.3, noise: float = 0.2, seed: int = 0
+    *, p: int = 3, n: int = 30, concentration: float | int = 0.3, noise: float = 0.2, seed: int = 0
 ) -> FiniteWorld:
     """Random domains p_k ~ Dirichlet(concentration), experts q_k = (1 - noise) p_k + noise r_k.
 
@@ -99,7 +100,7 @@ def dirichlet_world(
     )
 
 
-def disjoint_world(*, p: int = 3, block: int = 8, noise: float = 0.2, seed: int = 0) -> FiniteWorld:
+def disjoint_world(*, p: int = 3, block: int = 8, noise: float | int = 0.2, seed: int = 0) -> FiniteWorld:
     """Domains on blocks of their own with imperfect experts: V = log p, although every eps_k > 0.
 
     The gate may take pi(x) anywhere between 0 and q_k(x) on block k, so (1/p) sum_k p_k is within reach as
@@ -276,8 +277,8 @@ def markov_world(
     symbols: int = 3,
     order: int = 1,
     length: int = 5,
-    concentration: float = 0.5,
-    noise: float = 0.2,
+    concentration: float | int = 0.5,
+    noise: float | int = 0.2,
     seed: int = 0,
 ) -> MarkovWorld:  # fmt: skip
     """Random Markov sources of order 1 or 2, and experts that mix every law of theirs with a random one.
@@ -324,12 +325,12 @@ def _draw(laws: Float[np.ndarray, "m v"], rng: np.random.Generator) -> Int[np.nd
     return (laws.cumsum(axis=1)[:, :-1] <= rng.random((len(laws), 1))).sum(axis=1)
 
 
-def _positive(**values: float) -> None:
+def _positive(**values: float | int) -> None:
     wrong = {name: value for name, value in values.items() if not value > 0}
     if wrong:
         raise InvalidInputError(f"got {wrong}; these must be positive")
 
 
-def _noise(noise: float) -> None:
+def _noise(noise: float | int) -> None:
     if not 0 <= noise < 1:
         raise InvalidInputError(f"`noise` must lie in [0, 1), got {noise}; it is the random part of each expert")
