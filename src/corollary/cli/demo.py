@@ -32,7 +32,9 @@ def run(
     def data() -> tuple[dict, dict]:
         domains = text_domains(seed=seed)
         mixed = {
-            kind: {s: mixed_documents(domains, kind=kind, split=s, count=n, seed=seed).documents for s, n in sizes.items()}
+            kind: {
+                s: mixed_documents(domains, kind=kind, split=s, count=n, seed=seed).documents for s, n in sizes.items()
+            }
             for kind, sizes in MIXED.items()
         }
         return domains, mixed

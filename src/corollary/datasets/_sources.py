@@ -163,16 +163,10 @@ def _docstring_spans(node: ast.AST, starts: list[int]) -> list[tuple[int, int]]:
     spans = []
     for inner, _ in _definitions(node):
         head = inner.body[0]
-        if (
-            isinstance(head, ast.Expr)
-            and isinstance(head.value, ast.Constant)
-            and isinstance(head.value.value, str)
-        ):
+        if isinstance(head, ast.Expr) and isinstance(head.value, ast.Constant) and isinstance(head.value.value, str):
             assert head.end_lineno is not None
             assert head.end_col_offset is not None
-            spans.append(
-                (starts[head.lineno - 1] + head.col_offset, starts[head.end_lineno - 1] + head.end_col_offset)
-            )
+            spans.append((starts[head.lineno - 1] + head.col_offset, starts[head.end_lineno - 1] + head.end_col_offset))
     return spans
 
 

@@ -156,9 +156,7 @@ def _text(path: Path, where: str, record: Any, text_field: str | None) -> str:
     return text
 
 
-def split_documents(
-    documents: Documents, *, fractions: Sequence[float | int], seed: int = 0
-) -> tuple[Documents, ...]:
+def split_documents(documents: Documents, *, fractions: Sequence[float | int], seed: int = 0) -> tuple[Documents, ...]:
     """Split documents by the hash of their content.
 
     Document d goes to the split in whose part of [0, 1) falls u(d) = mix(hash(d), seed) / 2^64.

@@ -47,7 +47,7 @@ _HOME = {
     "train_experts": "_compose",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

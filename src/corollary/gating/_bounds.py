@@ -79,7 +79,8 @@ def sigma_bound(errors: ArrayLike) -> float:
     Raises:
         InvalidInputError: for NaN or an empty list.
 
-    Guarantee: max_k KL(p_k || pi_sigma) <= this, with equality where no expert has mass on another's domain (section 4.2).
+    Guarantee: max_k KL(p_k || pi_sigma) <= this, with equality where no expert has mass on another's domain (section
+        4.2).
 
     Example:
         >>> round(sigma_bound([0.0, 0.0]), 4)

@@ -15,7 +15,7 @@ from corollary.certificates import refuse_reuse
 from corollary.documents import Documents
 from corollary.errors import InvalidInputError
 from corollary.gating._causal_gate import CausalGate
-from corollary.gating._composed import ComposedLM, document_bits
+from corollary.gating._composed import ComposedLM, document_bits, mixture_bits
 from corollary.gating._prefix_gates import (
     DEFAULT_RATES,
     BayesGate,
@@ -56,7 +56,7 @@ class Settings:
     order: int = 6
     eps: float = 0.05
     steps: int = 800
-    robust_steps: int = 2000
+    robust_steps: int = 400
     delta: float = 0.05
     seed: int = 0
     top: int | None = None

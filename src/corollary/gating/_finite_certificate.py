@@ -6,7 +6,8 @@ upper bound, and the lower bound is the Lagrangian of the inner problem at a mul
 .. math:: \sum_k \lambda_k \mathrm{KL}(p_k \| \pi_\mu) + \mu \Bigl(\sum_x \pi_\mu(x) - 1\Bigr), \qquad
           \pi_\mu = \mathrm{clip}(p_\lambda / \mu, lo, hi),
 
-which by weak duality bounds every gate's worst divergence from below whatever mu >= 0 is; so an inexact bisection can only
+which by weak duality bounds every gate's worst divergence from below whatever mu >= 0 is; so an inexact bisection can
+only
 loosen the certificate.
 
 And the rule `gating.normaliser`: what a whole-sequence gate sums to, from samples of the experts. Imports no solver.

@@ -1,7 +1,9 @@
 r"""Gates as modules: from an input to log-weights over the experts.
 
-Symbols: scores s(x) in R^p, \(\log g(x, \cdot) = \log((1 - \gamma) \mathrm{softmax}(s(x)) + \gamma / p)\). Sequence log-likelihoods
-differ by tens or hundreds of nats, so the scores have a direct term \(a \, (\log q - \max \log q)\) with a = 0 at the start:
+Symbols: scores s(x) in R^p, \(\log g(x, \cdot) = \log((1 - \gamma) \mathrm{softmax}(s(x)) + \gamma / p)\). Sequence
+log-likelihoods
+differ by tens or hundreds of nats, so the scores have a direct term \(a \, (\log q - \max \log q)\) with a = 0 at the
+start:
 a = 1 and a constant give the Bayes posterior.
 
 Source: arXiv:2602.17554 leaves the gate's architecture to an appendix that was not seen; this one is ours.

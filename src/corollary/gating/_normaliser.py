@@ -1,10 +1,12 @@
 r"""The normaliser of a whole-sequence gate, estimated from samples of the experts without bias.
 
-Symbols: \(Z = \sum_x \sum_k g(x, k) q_k(x)\), proposal \(r = \sum_k c_k q_k\) with c the shares of the experts in the samples.
+Symbols: \(Z = \sum_x \sum_k g(x, k) q_k(x)\), proposal \(r = \sum_k c_k q_k\) with c the shares of the experts in the
+samples.
 
 .. math:: Z = \sum_k \mathbb{E}_{q_k}[g(x, k)] = \mathbb{E}_r\Bigl[\frac{\pi_g(x)}{r(x)}\Bigr]
 
-The second form conditions the first on x (Rao-Blackwell), so its variance is no larger; its terms lie in [0, 1 / min c].
+The second form conditions the first on x (Rao-Blackwell), so its variance is no larger; its terms lie in [0, 1 / min
+c].
 Sums over the training documents are no estimate of Z: the experts put nearly all of their mass elsewhere.
 
 Source: derived; arXiv:2602.17554 requires Z = 1 in section 2, its own estimator was not seen.
@@ -34,12 +36,12 @@ class Normaliser(NamedTuple):
 
 
 def log_density(log_gate: Tensor, log_likelihoods: Tensor) -> Float[Tensor, " n"]:
-    """log pi_g of each row, before normalisation."""
+    """Log pi_g of each row, before normalisation."""
     return torch.logsumexp(log_gate + log_likelihoods, -1)
 
 
 def log_proposal(log_likelihoods: Tensor, shares: Tensor) -> Float[Tensor, " n"]:
-    """log r of each row."""
+    """Log r of each row."""
     return torch.logsumexp(log_likelihoods + shares.log(), -1)
 
 
@@ -71,7 +73,8 @@ def certify_normaliser(
     Raises:
         InvalidInputError: for a limit or level without meaning.
 
-    Guarantee: with probability at least 1 - delta over samples drawn independently, each from an expert chosen uniformly,
+    Guarantee: with probability at least 1 - delta over samples drawn independently, each from an expert chosen
+        uniformly,
         |log Z| <= limit (betting bounds; the ratios pi_g / r lie in [0, p]).
 
     Example:

@@ -1,6 +1,7 @@
 r"""The loop of the primal-dual trainer: one step, averages, regrets, checkpoints, and a state that can be stored.
 
-Symbols: at step t the gate \(g_t\), weights \(\lambda_t\) over the extreme mixtures, multiplier \(\mu_t\). Averages and regrets run over
+Symbols: at step t the gate \(g_t\), weights \(\lambda_t\) over the extreme mixtures, multiplier \(\mu_t\). Averages and
+regrets run over
 a window that starts anew at a half, a quarter, an eighth ... of the steps, so that it ends as the last half.
 
 .. math:: \max_{\lambda, \mu} L(\bar g, \lambda, \mu) - \min_g L(g, \bar\lambda, \bar\mu)

@@ -1,12 +1,14 @@
 r"""The robust gate trained from scored documents: a stochastic primal-dual method.
 
-Symbols: gate \(g_\theta\), model \(\pi_g(x) = \sum_k g(x, k) q_k(x)\), normaliser Z, mixture \(\lambda\), multiplier \(\mu\) of
+Symbols: gate \(g_\theta\), model \(\pi_g(x) = \sum_k g(x, k) q_k(x)\), normaliser Z, mixture \(\lambda\), multiplier
+\(\mu\) of
 Z = 1, augmentation \(\rho\); payoffs and Lagrangian as in `_game.py`. One step descends in theta, ascends in lambda by
 multiplicative weights, and ascends in mu on [0, M]. Averages of the iterates are what is kept.
 
 Experts are only ever scored, never run: (N, p) log-likelihoods are all that a step needs.
 
-Source: arXiv:2602.17554, section 5.2 (known by its title only); algorithm and defaults derived, the authors' may differ.
+Source: arXiv:2602.17554, section 5.2 (known by its title only); algorithm and defaults derived, the authors' may
+differ.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +25,11 @@ from corollary.errors import InvalidFileError, InvalidInputError, NotFittedError
 from corollary.gating._game import Game, make_game
 from corollary.gating._gates import NetworkGate, TabularGate
 from corollary.gating._normaliser import (
-    Normaliser, estimate, log_density, per_expert_ratios, pooled_ratios,
+    Normaliser,
+    estimate,
+    log_density,
+    per_expert_ratios,
+    pooled_ratios,
 )  # fmt: skip
 from corollary.gating._primal_dual import PrimalDual, Settings
 from corollary.gating._rows import Rows, Samples, inputs, scores
@@ -42,8 +48,10 @@ class RobustGate:
             `features` are then state numbers).
         objective: "sequence", or "token": each domain's excess divided by its mean length. The latter is another
             objective: long domains no longer dominate.
-        entropy: h_k, which make cross-entropies divergences: "expert" (the own expert's cross-entropy, so the payoff is the
-            excess over it), "empirical" (of the rows given), or (p,) values in nats. Moves the mixture, not the gate's gradient.
+        entropy: h_k, which make cross-entropies divergences: "expert" (the own expert's cross-entropy, so the payoff is
+            the
+            excess over it), "empirical" (of the rows given), or (p,) values in nats. Moves the mixture, not the gate's
+            gradient.
         normalisation: "dual" (a multiplier for Z = 1), "free" (minimise CE + log Z; for noisy Z), or "none" (no samples
             needed; the model then need not sum to one, and is no probability).
         estimator: of Z: "pooled" (less variance) or "per_expert" (needs `samples_expert`).
@@ -51,7 +59,8 @@ class RobustGate:
         steps: training steps.
         batch_size: rows per domain and step; None uses all rows.
         sample_batch_size: samples a step; None uses all.
-        rate: AdamW rate of a network; for a tabular gate the mirror step is `rate * states / sqrt(t)`. None: 3e-3 or 0.5.
+        rate: AdamW rate of a network; for a tabular gate the mirror step is `rate * states / sqrt(t)`. None: 3e-3 or
+            0.5.
         rate_mixture: step of the mixture, over sqrt(t) and over the largest spread of payoffs seen (at least 1).
         rate_multiplier: step of mu, over sqrt(t).
         rho: weight of the augmentation (rho / 2)(Z - 1)^2.
@@ -67,7 +76,8 @@ class RobustGate:
     Raises:
         InvalidInputError: for options without meaning.
 
-    Guarantee: for a tabular gate, `history_["gap"]` bounds how far the averaged gate is from the best one on these rows and
+    Guarantee: for a tabular gate, `history_["gap"]` bounds how far the averaged gate is from the best one on these rows
+        and
         samples, and is at most `history_["regret"]`; both fall like 1/sqrt(steps) on full batches. None for a network.
 
     Example:
@@ -172,7 +182,8 @@ class RobustGate:
             progress: called with the numbers of each checkpoint.
 
         Returns:
-            self, with `mixture_` (p,), `multiplier_`, `history_`, `normaliser_` (value and standard error on all samples).
+            self, with `mixture_` (p,), `multiplier_`, `history_`, `normaliser_` (value and standard error on all
+            samples).
 
         Raises:
             InvalidInputError: for shapes that do not fit, impossible rows, domains without rows, or absent samples.
@@ -184,7 +195,8 @@ class RobustGate:
         held_out = None
         if validation is not None:
             held_out = Rows.make(
-                validation["log_likelihoods"], validation["domain"], validation.get("features"), validation.get("weight"),
+                validation["log_likelihoods"], validation["domain"], validation.get("features"),
+                validation.get("weight"),
                 tabular=self.tabular, domains=rows.domains,
             )  # fmt: skip
         samples = None

@@ -8,7 +8,7 @@ import numpy as np
 from corollary.documents import Documents
 from corollary.gating._scores import ExpertScores, score_experts
 
-SAMPLES = 24  # documents drawn from each expert, for the normaliser
+SAMPLES = 16  # documents drawn from each expert, for the normaliser
 SAMPLE_TOKENS = 400
 STATIC_ROWS = (
     10_000  # tokens of each domain that the robust static weights are fitted to: more change nothing in three digits

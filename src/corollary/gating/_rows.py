@@ -1,6 +1,7 @@
 r"""Scored rows for the training of a gate: documents of the domains, and samples of the experts; checked once.
 
-Symbols: `log_likelihoods` (N, p), every row scored by every expert; `domain` (N,) which domain it comes from; `features`
+Symbols: `log_likelihoods` (N, p), every row scored by every expert; `domain` (N,) which domain it comes from;
+`features`
 (N, d) for a network gate, or (N,) state numbers for a tabular one; `weight` (N,) for rows that count unequally.
 """
 

@@ -1,7 +1,8 @@
 r"""Sampling from a whole-sequence gate: exactly by rejection, approximately by resampling.
 
 Symbols: gate g(x, k), model \(\pi_g = \sum_k g(\cdot, k) q_k\), normaliser Z, proposal \(r = \frac1p \sum_k q_k\).
-Drawing k uniformly, x from q_k, and keeping x with probability g(x, k) leaves exactly \(\pi_g / Z\); a share Z / p is kept,
+Drawing k uniformly, x from q_k, and keeping x with probability g(x, k) leaves exactly \(\pi_g / Z\); a share Z / p is
+kept,
 so one sample costs about p sequences of the experts, and nothing can be streamed.
 
 Source: derived; arXiv:2602.17554 names rejection and importance sampling in section 6, which was not seen.
@@ -58,7 +59,8 @@ def rejection_sample(
     r"""Exact samples of \(\pi_g / Z\): k uniform, x from q_k, kept with probability g(x, k).
 
     Args:
-        draw: `(k, generator) -> (sequences, log_likelihoods)`: one sequence of expert k[i] each, as an array or a list, and
+        draw: `(k, generator) -> (sequences, log_likelihoods)`: one sequence of expert k[i] each, as an array or a list,
+            and
             their (len(k), p) log-likelihoods under every expert.
         gate: `(log_likelihoods, sequences) -> (n, p)` weights that sum to one.
         size: number of samples M.

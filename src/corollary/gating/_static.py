@@ -1,7 +1,8 @@
 r"""Static gates: one vector of weights for every input.
 
 Symbols: weights w over the experts, model \(\pi_w = \sum_j w_j q_j\), errors \(\epsilon_k = \mathrm{KL}(p_k \| q_k)\).
-The sigma gate \(\sigma_k \propto e^{\epsilon_k}\) is the best static gate where no expert has mass on another's domain, and its worst
+The sigma gate \(\sigma_k \propto e^{\epsilon_k}\) is the best static gate where no expert has mass on another's domain,
+and its worst
 divergence is never above \(\log \sum_k e^{\epsilon_k}\). For other domains the best static gate is a convex program,
 solved here by Newton steps on a smoothed maximum.
 
@@ -59,8 +60,10 @@ def sigma_gate(domains: ArrayLike, experts: ArrayLike) -> StaticWeights:
     Raises:
         InvalidInputError: where experts and domains are not paired, or an expert is infinitely far from its domain.
 
-    Guarantee: `upper` <= log sum_k exp(eps_k) (arXiv:2602.17554, appendix B as announced in section 4.2), with equality,
-        and optimal among static gates, where no expert has mass on another's domain (disjoint domains alone do not suffice).
+    Guarantee: `upper` <= log sum_k exp(eps_k) (arXiv:2602.17554, appendix B as announced in section 4.2), with
+        equality,
+        and optimal among static gates, where no expert has mass on another's domain (disjoint domains alone do not
+        suffice).
 
     Example:
         >>> gate = sigma_gate([[1.0, 0.0], [0.0, 1.0]], [[0.5, 0.5], [0.0, 1.0]])
