@@ -1,9 +1,7 @@
-"""Reports."""
+"""The page of a run: one self-contained HTML file with tables, plots and the certificate as checked now."""
 
+from corollary.report._page import write_report
+from corollary.report._run import Run
+from corollary.report._sections import Section, register_section
 
-def write_report(run, out=None):  # type: ignore
-    from pathlib import Path
-
-    target = Path(out or Path(run) / "report.html")
-    target.write_text("<html></html>")
-    return target
+__all__ = ["Run", "Section", "register_section", "write_report"]
