@@ -7,7 +7,7 @@ Source: arXiv:2602.17554, Proposition 2 and Theorem 3 (read in an extract); the 
 cases and the uniform deviation bound are derived. Every inequality is tested on random worlds.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -232,7 +232,7 @@ def generalisation_bound(
     return float((2 * rad + loss_range * np.sqrt(np.log(2 * len(rad) / delta) / (2 * m))).max())
 
 
-def massart_bound(size: int, samples: ArrayLike, *, loss_range: float) -> Float[np.ndarray, "..."]:
+def massart_bound(size: int, samples: Any, *, loss_range: float) -> Float[np.ndarray, "..."]:
     r"""Massart's bound on the Rademacher complexity of a finite class, \(\tfrac{B}{2} \sqrt{2 \log |G| / m}\).
 
     Args:

@@ -11,7 +11,7 @@ Source: derived; arXiv:2602.17554 requires Z = 1 in section 2, its own estimator
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +22,6 @@ from torch import Tensor
 from corollary.certificates import Assumption, Certificate, Reference
 from corollary.errors import InvalidInputError
 from corollary.gating import _finite_certificate  # noqa: F401  registers the rule
-
-Estimator = Literal["pooled", "per_expert"]
 
 
 class Normaliser(NamedTuple):
