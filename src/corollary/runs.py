@@ -95,7 +95,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
     """Write arrays as safetensors, atomically."""
     from safetensors.numpy import save_file
 
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     write_atomically(path, lambda target: save_file(arrays, target))
 
 

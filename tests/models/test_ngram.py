@@ -46,9 +46,7 @@ def test_equals_the_dictionary_reference(order):
     np.testing.assert_array_equal(scores.matched_order, statistics[:, 0])
     np.testing.assert_array_equal(scores.context_count, statistics[:, 1])
     np.testing.assert_allclose(scores.escape, statistics[:, 2], rtol=1e-6)
-    np.testing.assert_allclose(
-        model.discounts, [reference.discount[k] for k in range(1, order + 1)], rtol=1e-12
-    )
+    np.testing.assert_allclose(model.discounts, [reference.discount[k] for k in range(1, order + 1)], rtol=1e-12)
 
 
 @pytest.mark.parametrize("order", [1, 2, 5, 7])
@@ -213,10 +211,7 @@ def test_wrong_inputs():
     with pytest.raises(InvalidInputError, match="bytes"):
         NgramModel.fit(documents).log_probs(Documents.from_sequences([[-1]], dtype=np.int32))
     same = Documents.from_sequences([[1, 255]], dtype=np.int32)
-    assert (
-        NgramModel.fit(same).fingerprint()
-        == NgramModel.fit(Documents.from_texts([b"\x01\xff"])).fingerprint()
-    )
+    assert NgramModel.fit(same).fingerprint() == NgramModel.fit(Documents.from_texts([b"\x01\xff"])).fingerprint()
 
 
 def test_is_a_language_model_and_deterministic():

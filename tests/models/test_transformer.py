@@ -204,9 +204,7 @@ def test_early_stopping_keeps_the_best_weights():
         if step % 2 == 0:
             losses.append(-plain.log_probs(validation).mean(dtype=np.float64))
 
-    train(
-        plain, DOCUMENTS, **{**{k: v for k, v in RUN.items() if k != "config"}, "steps": 200}, progress=watch
-    )
+    train(plain, DOCUMENTS, **{**{k: v for k, v in RUN.items() if k != "config"}, "steps": 200}, progress=watch)
     reached = losses[: seen[-1] // 2]
     assert best == min(reached)
     assert np.argmin(reached) == len(reached) - 5

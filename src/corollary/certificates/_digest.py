@@ -48,7 +48,7 @@ def digest(**arrays: Any) -> str:
     state = hashlib.sha256()
     for name in sorted(arrays):
         array = as_array(arrays[name])
-        array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
+        array = np.asarray(array.astype(array.dtype.newbyteorder("<"), copy=False), order="C")
         header = json.dumps([name, array.dtype.str, list(array.shape)])
         state.update(f"{len(header)}:{header}".encode())
         state.update(array.tobytes())

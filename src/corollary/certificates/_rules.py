@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MIN_UNITS = 30  # under this many exchangeable units a statistical statement is not made
 
 Derivation = Callable[[Mapping[str, Any], Mapping[str, "np.ndarray"]], Sequence[Claim]]
-Rescorer = Callable[["Path", Mapping[str, Any]], dict[str, "np.ndarray"]]
+Rescorer = Callable[["Path", Mapping[str, str]], dict[str, "np.ndarray"]]
 
 
 class Undecided(CorollaryError):
@@ -41,7 +41,9 @@ class Rule:
         needs: names of the evidence arrays, each finite and non-empty unless the rule says otherwise.
         derive: `(witness, evidence) -> claims`; raises `Undecided` where nothing can be said.
             It must not import a solver.
-        rescore: `(run folder, witness) -> evidence`, recomputing the arrays from data and models; None where
+        rescore: `(run folder, digests) -> evidence`, recomputing the arrays from data and models, which it must find to
+            be those
+            of the recorded digests (`Undecided` otherwise); None where
             that is impossible.
         tolerances: name -> largest absolute difference of a rescored array from the stored one; under `claims` how far
             a claim derived from rescored arrays may fall behind the stated one.

@@ -30,4 +30,6 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
     except OSError as problem:
-        fail(f"{problem.strerror or problem}{f': {problem.filename}' if problem.filename else ''}; what was finished is kept")
+        fail(
+            f"{problem.strerror or problem}{f': {problem.filename}' if problem.filename else ''}; what was finished is kept"
+        )

@@ -8,7 +8,16 @@ from corollary.cli import _console as ui
 from corollary.runs import RunFolder, read_json, write_json
 
 Data = Callable[[], tuple[dict[str, Any], dict[str, Any]]]
-SHOWN = ("composed", "fixed share, many rates", "fixed share", "Bayes posterior", "pooled", "pooled, equal size", "static, robust", "uniform")
+SHOWN = (
+    "composed",
+    "fixed share, many rates",
+    "fixed share",
+    "Bayes posterior",
+    "pooled",
+    "pooled, equal size",
+    "static, robust",
+    "uniform",
+)
 
 
 def compose_and_report(
@@ -48,7 +57,9 @@ def _compute(run: RunFolder, data: Data, experts: dict[str, str], options: dict[
     tell("training experts", 0.0)
     lacking = {n: d for n, d in domains.items() if n not in experts}
     own, pooled = train_experts(run, lacking, order=settings.order, pooled=len(lacking) == len(domains))
-    models = {n: own[n] if n in own else load(Path(experts[n])) for n in [*domains, *(n for n in experts if n not in domains)]}
+    models = {
+        n: own[n] if n in own else load(Path(experts[n])) for n in [*domains, *(n for n in experts if n not in domains)]
+    }
     composition = compose(run, domains, models, pooled=pooled, mixed=mixed, settings=settings, progress=tell)
     tell("certifying", 0.0)
     certificate = issue(run, composition, settings, provenance())
@@ -64,7 +75,11 @@ def provenance() -> dict[str, str]:
 
     import corollary
 
-    return {"corollary": corollary.__version__, "python": platform.python_version(), **{p: version(p) for p in ("numpy", "torch")}}
+    return {
+        "corollary": corollary.__version__,
+        "python": platform.python_version(),
+        **{p: version(p) for p in ("numpy", "torch")},
+    }
 
 
 def tell_outcome(out: Path, metrics: dict[str, Any], certificate: str) -> None:
@@ -76,11 +91,19 @@ def tell_outcome(out: Path, metrics: dict[str, Any], certificate: str) -> None:
             f"These domains are nearly separable: the untrained Bayes posterior stays within {gap:.3f} bits per byte of each domain's own expert."
         )
         ui.say()
-    rows = [["own expert (needs the label)", *(f"{metrics['own_expert'].get(g, float('nan')):.3f}" for g in groups), f"{max(metrics['own_expert'].values()):.3f}"]]
+    rows = [
+        [
+            "own expert (needs the label)",
+            *(f"{metrics['own_expert'].get(g, float('nan')):.3f}" for g in groups),
+            f"{max(metrics['own_expert'].values()):.3f}",
+        ]
+    ]
     rows[0] = [cell.replace("nan", "-") for cell in rows[0]]
     for method in SHOWN:
         if method in table:
-            rows.append([method, *(f"{table[method][g]:.3f}" for g in groups), f"{metrics['worst_domain'][method]:.3f}"])
+            rows.append(
+                [method, *(f"{table[method][g]:.3f}" for g in groups), f"{metrics['worst_domain'][method]:.3f}"]
+            )
     ui.table("bits per byte on held-out documents (lower is better)", ["", *groups, "worst domain"], rows)
     ui.say()
     ui.say(certificate)

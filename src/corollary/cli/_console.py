@@ -90,7 +90,9 @@ def check_device(device: str) -> str:
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as problem:
-        raise typer.BadParameter(f"device {device!r} is not usable here ({str(problem).splitlines()[0]}); try cpu") from None
+        raise typer.BadParameter(
+            f"device {device!r} is not usable here ({str(problem).splitlines()[0]}); try cpu"
+        ) from None
     return device
 
 

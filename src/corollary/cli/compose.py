@@ -11,21 +11,31 @@ from corollary.cli._mixture import parse_constraints
 
 
 def run(
-    data: Annotated[list[str], typer.Option("--data", help="NAME=PATH of a domain's text: .jsonl, .txt, .json or a folder.")],
+    data: Annotated[
+        list[str], typer.Option("--data", help="NAME=PATH of a domain's text: .jsonl, .txt, .json or a folder.")
+    ],
     expert: Annotated[
-        list[str] | None, typer.Option("--expert", help="NAME=PATH of a saved model; one for every domain, more are welcome.")
+        list[str] | None,
+        typer.Option("--expert", help="NAME=PATH of a saved model; one for every domain, more are welcome."),
     ] = None,
-    train: Annotated[bool, typer.Option("--train", help="Train a byte n-gram expert for each domain without one.")] = False,
+    train: Annotated[
+        bool, typer.Option("--train", help="Train a byte n-gram expert for each domain without one.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/composed"),
     field: Annotated[str | None, typer.Option(help="Field of .jsonl records that holds the text.")] = None,
     mixture: Annotated[
-        list[str] | None, typer.Option("--mixture", help="What is known of the mixture, e.g. 'code>=0.2'. May be repeated.")
+        list[str] | None,
+        typer.Option("--mixture", help="What is known of the mixture, e.g. 'code>=0.2'. May be repeated."),
     ] = None,
     order: Annotated[int, typer.Option(min=1, max=7, help="Longest n-gram of experts trained here.")] = 6,
     eps: Annotated[float, typer.Option(min=0.0, max=0.5, help="Mass of the safe part on the experts.")] = 0.05,
-    delta: Annotated[float, typer.Option(min=1e-6, max=0.5, help="Probability that a statistical statement fails.")] = 0.05,
+    delta: Annotated[
+        float, typer.Option(min=1e-6, max=0.5, help="Probability that a statistical statement fails.")
+    ] = 0.05,
     steps: Annotated[int, typer.Option(min=1, help="Training steps of the causal gate.")] = 800,
-    top: Annotated[int | None, typer.Option(min=1, help="Experts used per token; voids the every-document bound.")] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Experts used per token; voids the every-document bound.")
+    ] = None,
     seed: ui.Seed = 0,
     threads: ui.Threads = None,
     overwrite: ui.Overwrite = False,

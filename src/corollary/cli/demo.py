@@ -19,8 +19,10 @@ def run(
 ) -> None:
     """Compose six experts on embedded text, certify the result, write a report. About a minute; no download.
 
-    Six frozen byte models, each trained on one domain (code, prose, numpydoc, C, JSON, logs), are combined by a gate learned once,
-    so that the whole is good on ANY mixture of the domains. The certificate says what is guaranteed, and `corollary verify` checks it again.
+    Six frozen byte models, each trained on one domain (code, prose, numpydoc, C, JSON, logs), are combined by a gate
+    learned once,
+    so that the whole is good on ANY mixture of the domains. The certificate says what is guaranteed, and `corollary
+    verify` checks it again.
     """
     from corollary.datasets import mixed_documents, text_domains
 
@@ -30,12 +32,14 @@ def run(
     def data() -> tuple[dict, dict]:
         domains = text_domains(seed=seed)
         mixed = {
-            kind: {s: mixed_documents(domains, kind=kind, split=s, count=n, seed=seed).documents for s, n in SIZES.items()}
-            for kind in ("splice", "natural")
+            kind: {
+                s: mixed_documents(domains, kind=kind, split=s, count=n, seed=seed).documents for s, n in sizes.items()
+            }
+            for kind, sizes in MIXED.items()
         }
         return domains, mixed
 
     compose_and_report(out, config, data, experts=None, seed=seed, overwrite=overwrite, as_json=as_json, quiet=quiet)
 
 
-SIZES = {"gate": 600, "certify": 400}  # mixed documents of each kind
+MIXED = {"splice": {"gate": 600, "certify": 400}, "natural": {"gate": 100, "certify": 300}}  # documents

@@ -54,5 +54,8 @@ def gather() -> dict[str, object]:
         "torch threads": torch.get_num_threads(),
         "devices": ", ".join(devices),
         "COROLLARY_DATA": f"{data} ({'found' if os.path.isdir(data) else 'missing'})" if data else "not set",
-        **{f"extra {group}" if group != "core" else "core": {p: version(p) for p in names} for group, names in PACKAGES.items()},
+        **{
+            f"extra {group}" if group != "core" else "core": {p: version(p) for p in names}
+            for group, names in PACKAGES.items()
+        },
     }

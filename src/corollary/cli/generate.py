@@ -13,7 +13,9 @@ from corollary.errors import InvalidFileError
 def run(
     path: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or folder of a saved model.")],
     prompt: Annotated[str, typer.Argument(help="Text to continue.")] = "",
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest continuation, in tokens (bytes for byte models).")] = 200,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="Longest continuation, in tokens (bytes for byte models).")
+    ] = 200,
     temperature: Annotated[float, typer.Option(min=0.0, help="1 draws from the model, 0 takes the likeliest.")] = 0.7,
     top_p: Annotated[float, typer.Option(min=0.01, max=1.0, help="Keep this much of the mass.")] = 0.95,
     trust: Annotated[bool, typer.Option("--trust", help="Afterwards, show which expert was trusted how much.")] = False,
@@ -27,9 +29,7 @@ def run(
     if not (folder / "model.json").exists():
         raise InvalidFileError(path, "holds no model", "give a run folder of `corollary compose` or `corollary demo`")
     model = load(folder)
-    stream = generate(
-        model, prompt.encode(), max_tokens=max_tokens, seed=seed, temperature=temperature, top_p=top_p
-    )
+    stream = generate(model, prompt.encode(), max_tokens=max_tokens, seed=seed, temperature=temperature, top_p=top_p)
     said = bytearray()
     for token in stream:
         said.append(int(token))

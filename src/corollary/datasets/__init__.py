@@ -2,7 +2,6 @@
 
 from corollary.datasets._domain import Domain
 from corollary.datasets._mixed import MixedDocuments, mixed_documents
-from corollary.datasets._near_duplicates import shared_fraction
 from corollary.datasets._overlap import overlapping_domains
 from corollary.datasets._records import BoundedMean, GainWorld, bounded_means_world, gain_world
 from corollary.datasets._text_domains import text_domains
@@ -35,7 +34,6 @@ __all__ = [
     "overlapping_domains",
     "read_documents",
     "real_data",
-    "shared_fraction",
     "single_domain_world",
     "split_documents",
     "text_domains",

@@ -225,7 +225,7 @@ def generate(
     kept: list[bytes] = []
     held = 0
     while (documents is not None and len(kept) < documents) or (size is not None and held < size):
-        text = GENERATORS[name](rng, phrases)[:high]
+        text = GENERATORS[name](rng, phrases)[:high].rstrip()
         if len(text) >= low and accept(text):
             kept.append(text)
             held += len(text)

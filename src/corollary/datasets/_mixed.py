@@ -37,7 +37,7 @@ class MixedDocuments:
     """
 
     documents: Documents
-    label: Int8[np.ndarray, " total"]
+    label: Int8[np.ndarray, "..."]
 
     def __post_init__(self) -> None:
         label = np.asarray(self.label, dtype=np.int8)
@@ -158,11 +158,7 @@ def _natural(domains: Mapping[str, Domain], split: str, count: int, seed: int) -
             text = cut(function.text)
             doc = b"".join(function.text[a:b].strip(b"\"'") for a, b in function.words[:1])
             pieces = (text, function.code, doc)
-            if (
-                len(text) >= LOW
-                and not known & {k for piece in pieces for k in keys(piece)}
-                and seen.accept(text)
-            ):
+            if len(text) >= LOW and not known & {k for piece in pieces for k in keys(piece)} and seen.accept(text):
                 label = np.full(len(text), code, dtype=np.int8)
                 for start, end in function.words:
                     label[start:end] = prose

@@ -77,9 +77,7 @@ def _inside(documents: Documents, sample: int) -> tuple[np.ndarray, np.ndarray]:
     return hashes[start[whole]], owner[whole]
 
 
-def shared_fraction(
-    documents: Documents, others: Iterable[Documents], *, sample: int = 8
-) -> Float[np.ndarray, " n"]:
+def shared_fraction(documents: Documents, others: Iterable[Documents], *, sample: int = 8) -> Float[np.ndarray, " n"]:
     """(N,) which part of the 60-byte runs of each document also stands in one of `others`, by sample."""
     hashes, owner = _inside(documents, sample)
     hit = np.zeros(len(hashes), dtype=bool)

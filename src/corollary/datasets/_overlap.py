@@ -10,14 +10,14 @@ from corollary.errors import InvalidInputError
 
 def overlapping_domains(
     *,
-    share: float = 0.3,
+    share: float | int = 0.3,
     domain: Domain | None = None,
     seed: int = 0,
     names: tuple[str, str] = ("left", "right"),
 ) -> dict[str, Domain]:
     """Two domains made of one, with a stated share of their documents in common: a control for tests.
 
-    Of n documents of a split, c = share n / (2 - share) go to both and each side is given half of the rest, so
+    Of n documents of a split, c = share n / (2 - share) go to both, each side is given half of the rest, so
     that c is the part `share` of each side, up to rounding.
 
     Args:
@@ -41,9 +41,7 @@ def overlapping_domains(
         (6, 20)
     """
     if not 0 <= share <= 1:
-        raise InvalidInputError(
-            f"`share` must lie in [0, 1], got {share}; it is the part of documents held in common"
-        )
+        raise InvalidInputError(f"`share` must lie in [0, 1], got {share}; it is the part of documents held in common")
     if domain is None:
         domain = text_domains(("prose",), train_bytes=200_000, documents=200)["prose"]
     sides: tuple[dict[str, Documents], dict[str, Documents]] = ({}, {})
@@ -57,6 +55,4 @@ def overlapping_domains(
         for side, own in zip(sides, (left, right[: len(left)]), strict=True):
             side[split] = documents.select(np.sort(np.concatenate([first, own])))
     provenance = {"origin": f"half of `{domain.name}`", "share": share, "common": common, "seed": seed}
-    return {
-        name: Domain(name, **side, provenance=provenance) for name, side in zip(names, sides, strict=True)
-    }
+    return {name: Domain(name, **side, provenance=provenance) for name, side in zip(names, sides, strict=True)}

@@ -11,8 +11,7 @@ from corollary.errors import InvalidInputError
 
 @dataclass(frozen=True, eq=False)
 class GainWorld:
-    """One record a document: bits of a baseline, bits of ours, bytes, domain; and the true gain of each
-    domain.
+    """One record a document (bits of a baseline, our bits, bytes, domain), and each domain's true gain.
 
     Args:
         baseline_bits: (N,) bits the baseline spends on each document.
@@ -48,17 +47,17 @@ _FACTORS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
 def gain_world(
     *,
     documents: int = 1000,
-    true_gain: float | Sequence[float] = (0.02, 0.05, 0.1),
-    loss_bound: float = 7.0,
+    true_gain: float | int | Sequence[float | int] = (0.02, 0.05, 0.1),
+    loss_bound: float | int = 7.0,
     shape: str = "smooth",
     follows: str = "bytes",
     seed: int = 0,
 ) -> GainWorld:
     """Records of `documents` documents a domain whose true gain in bits per byte is known exactly.
 
-    D = baseline - ours = (m + loss_bound) M - loss_bound, with M >= 0 of mean one, independent of the bytes U,
-    and m = g U (`follows="bytes"`) or m = g E[U] (`"document"`); so D >= -loss_bound, and E[D] = g E[U] either way.
-    With "document" the mean of the ratios D / U is NOT g: only the ratio of the means is.
+    D = baseline - ours = (m + loss_bound) M - loss_bound, with M >= 0 of mean one, independent of the bytes
+    U, and m = g U (`follows="bytes"`) or m = g E[U] (`"document"`); so D >= -loss_bound, and E[D] = g E[U]
+    either way. With "document" the mean of the ratios D / U is NOT g: only the ratio of the means is.
 
     Args:
         documents: documents of each domain.
@@ -87,14 +86,10 @@ def gain_world(
     if shape not in _FACTORS or follows not in ("bytes", "document") or documents < 1:
         raise InvalidInputError(
             f"got shape={shape!r}, follows={follows!r}, documents={documents}; "
-            f"shapes are {', '.join(_FACTORS)}, the gain follows 'bytes' or 'document', and there is at least one document"
+            f"take a shape of {', '.join(_FACTORS)}, "
+            "let the gain follow 'bytes' or 'document', and ask for at least one document"
         )
-    if (
-        not np.isfinite(gain).all()
-        or loss_bound < 0
-        or (gain * high < -loss_bound).any()
-        or loss_bound >= low
-    ):
+    if not np.isfinite(gain).all() or loss_bound < 0 or (gain * high < -loss_bound).any() or loss_bound >= low:
         raise InvalidInputError(
             f"a gain of {gain.min()} bits per byte on {high} bytes does not fit loss_bound={loss_bound}; "
             f"raise the bound (below {low}) or the gain"
@@ -149,9 +144,7 @@ def bounded_means_world() -> tuple[BoundedMean, ...]:
     points, weights = np.array([0.0, 0.1, 0.5, 1.0]), np.array([0.5, 0.25, 0.2, 0.05])
 
     def bernoulli(chance: float) -> BoundedMean:
-        return BoundedMean(
-            f"bernoulli {chance}", chance, lambda rng, shape: (rng.random(shape) < chance) * 1.0
-        )
+        return BoundedMean(f"bernoulli {chance}", chance, lambda rng, shape: (rng.random(shape) < chance) * 1.0)
 
     def beta(a: float, b: float) -> BoundedMean:
         return BoundedMean(f"beta {a} {b}", a / (a + b), lambda rng, shape: rng.beta(a, b, shape))
@@ -159,15 +152,9 @@ def bounded_means_world() -> tuple[BoundedMean, ...]:
     return (
         *(bernoulli(chance) for chance in (0.02, 0.1, 0.5, 0.9)),
         *(beta(a, b) for a, b in ((0.3, 0.7), (2.0, 5.0), (20.0, 20.0), (8.0, 0.5))),
-        BoundedMean(
-            "rare top", 0.1 + 0.9 * 0.01, lambda rng, shape: np.where(rng.random(shape) < 0.01, 1.0, 0.1)
-        ),
-        BoundedMean(
-            "rare bottom", 0.99 * 0.6, lambda rng, shape: np.where(rng.random(shape) < 0.01, 0.0, 0.6)
-        ),
+        BoundedMean("rare top", 0.1 + 0.9 * 0.01, lambda rng, shape: np.where(rng.random(shape) < 0.01, 1.0, 0.1)),
+        BoundedMean("rare bottom", 0.99 * 0.6, lambda rng, shape: np.where(rng.random(shape) < 0.01, 0.0, 0.6)),
         BoundedMean("uniform", 0.5, lambda rng, shape: rng.random(shape)),
-        BoundedMean(
-            "discrete", float(points @ weights), lambda rng, shape: rng.choice(points, size=shape, p=weights)
-        ),
+        BoundedMean("discrete", float(points @ weights), lambda rng, shape: rng.choice(points, size=shape, p=weights)),
         BoundedMean("constant", 0.25, lambda rng, shape: np.full(shape, 0.25)),
     )

@@ -12,12 +12,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from corollary.datasets._domain import draw
 
-_SKIPPED = frozenset(
-    ["site-packages", "dist-packages", "lib-dynload", "__pycache__", "test", "tests", "testing"]
-) | {"idlelib", "lib2to3", "encodings", "pydoc_data", "externals", "_examples", "vendored"}
+_SKIPPED = frozenset(["site-packages", "dist-packages", "lib-dynload", "__pycache__", "test", "tests", "testing"]) | {
+    "idlelib",
+    "lib2to3",
+    "encodings",
+    "pydoc_data",
+    "externals",
+    "_examples",
+    "vendored",
+}
 # Strings are matched only so that a `#` inside one is not taken for a comment.
 _STRING_OR_COMMENT = re.compile(
     rb'"""(?:\\.|[^\\])*?"""|'
@@ -102,7 +109,10 @@ def read_text(path: Path) -> bytes | None:
 
 
 def parse_python(raw: bytes, *, functions: bool = True) -> Module:
-    """Functions (on demand) and docstrings of a Python source; an unparsable one has none."""
+    """Functions (on demand) and docstrings of a Python source; an unparsable one has none.
+
+    A docstring is named after the outermost function around it, with which it is held out.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd escapes in others' files are not our caller's business
@@ -111,7 +121,18 @@ def parse_python(raw: bytes, *, functions: bool = True) -> Module:
         return Module()
     starts = list(accumulate((len(line) + 1 for line in raw.split(b"\n")), initial=0))
     module = Module()
-    _visit(tree, "", None, module, (raw, starts) if functions else None)
+    owners: dict[str, str] = {}
+    for node, name in _definitions(tree):
+        above = name.rpartition(".")[0]
+        inside = above in owners
+        owner = owners.get(above, name)
+        if inside or isinstance(node, _FUNCTION):
+            owners[name] = owner
+        if functions and not inside and isinstance(node, _FUNCTION):
+            module.functions.append(_function(node, name, raw, starts))
+        doc = ast.get_docstring(node)
+        if doc:
+            module.docstrings.append((owner, doc.encode("utf-8", "replace")))
     return module
 
 
@@ -120,55 +141,42 @@ _DEFINED = _DOCUMENTED[1:]
 _FUNCTION = _DOCUMENTED[2:]
 
 
-def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """The statements directly below a node; expressions are not entered, for they are most of a tree."""
-    for name in ("body", "orelse", "finalbody", "handlers", "cases"):
-        yield from getattr(node, name, ())
+def _definitions(root: ast.AST) -> Iterator[tuple[Any, str]]:
+    """The node itself and every module, class and function below, in order, with dotted names.
+
+    Only statements are entered, for expressions are most of a tree; one loop, for calls are most of the time.
+    """
+    stack: list[tuple[Any, str]] = [(root, "")]
+    while stack:
+        node, name = stack.pop()
+        if isinstance(node, _DOCUMENTED):
+            yield node, name
+        below: list[tuple[Any, str]] = []
+        for group in ("body", "orelse", "finalbody", "handlers", "cases"):
+            for child in getattr(node, group, ()):
+                below.append((child, f"{name}.{child.name}" if isinstance(child, _DEFINED) else name))
+        stack += below[::-1]
 
 
-def _visit(
-    node: ast.AST, name: str, owner: str | None, module: Module, source: tuple[bytes, list[int]] | None
-) -> None:
-    """Collect docstrings, named after the outermost function around them, and the outermost functions."""
-    if isinstance(node, _DOCUMENTED):
-        doc = ast.get_docstring(node)
-        if doc:
-            module.docstrings.append((owner or name, doc.encode("utf-8", "replace")))
-    for child in _statements(node):
-        inner = f"{name}.{child.name}" if isinstance(child, _DEFINED) else name
-        outermost = owner
-        if owner is None and isinstance(child, _FUNCTION):
-            outermost = inner
-            if source is not None:
-                module.functions.append(_function(child, inner, *source))
-        _visit(child, inner, outermost, module, source)
-
-
-def _docstring_spans(node: ast.AST, starts: list[int]) -> Iterator[tuple[int, int]]:
+def _docstring_spans(node: ast.AST, starts: list[int]) -> list[tuple[int, int]]:
     """Where in the file the docstrings of a function, and of what is defined in it, lie."""
-    if isinstance(node, _DEFINED):
-        head = node.body[0]
-        if (
-            isinstance(head, ast.Expr)
-            and isinstance(head.value, ast.Constant)
-            and isinstance(head.value.value, str)
-        ):
+    spans = []
+    for inner, _ in _definitions(node):
+        head = inner.body[0]
+        if isinstance(head, ast.Expr) and isinstance(head.value, ast.Constant) and isinstance(head.value.value, str):
             assert head.end_lineno is not None
             assert head.end_col_offset is not None
-            yield starts[head.lineno - 1] + head.col_offset, starts[head.end_lineno - 1] + head.end_col_offset
-    for child in _statements(node):
-        yield from _docstring_spans(child, starts)
+            spans.append((starts[head.lineno - 1] + head.col_offset, starts[head.end_lineno - 1] + head.end_col_offset))
+    return spans
 
 
-def _function(
-    node: ast.FunctionDef | ast.AsyncFunctionDef, name: str, raw: bytes, starts: list[int]
-) -> Function:
+def _function(node: ast.FunctionDef | ast.AsyncFunctionDef, name: str, raw: bytes, starts: list[int]) -> Function:
     """Cut a function out of its file, dedented, with the places of its docstrings and comments."""
     assert node.end_lineno is not None
     assert node.end_col_offset is not None
     first = min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1
     begin, end = starts[first], starts[node.end_lineno - 1] + node.end_col_offset
-    spans = list(_docstring_spans(node, starts))
+    spans = _docstring_spans(node, starts)
     spans += [m.span(1) for m in _STRING_OR_COMMENT.finditer(raw, begin, end) if m.group(1) is not None]
     indent = raw[begin : begin + node.col_offset]
     if indent.strip():  # `class A: def f(self): ...` on one line
@@ -180,10 +188,9 @@ def _function(
         moved.append(moved[-1] + cut)
         lines.append(line[cut:])
 
-    def place(position: int) -> int:
-        return max(position - begin - moved[bisect_right(starts, position) - first], 0)
-
-    words = sorted((place(a), place(b)) for a, b in spans)
+    edges = [edge for span in sorted(spans) for edge in span]
+    places = [max(e - begin - moved[bisect_right(starts, e) - first], 0) for e in edges]
+    words = list(zip(places[::2], places[1::2], strict=True))
     return Function(b"\n".join(lines), words, name, ast.get_docstring(node, clean=False) is not None)
 
 

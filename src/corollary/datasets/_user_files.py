@@ -23,9 +23,7 @@ _LARGEST = 256 * 2**20
 _KINDS = (".jsonl", ".json", ".txt")
 
 
-def read_documents(
-    path: str | Path, *, text_field: str | None = None, max_bytes: int = _LARGEST
-) -> Documents:
+def read_documents(path: str | Path, *, text_field: str | None = None, max_bytes: int = _LARGEST) -> Documents:
     r"""Read documents as UTF-8 bytes from a file or a folder.
 
     `.jsonl`: a record a line, its field `text_field`; without one `text`, or `prompt` (`question`,
@@ -71,18 +69,14 @@ def read_documents(
             )
     size = sum(file.stat().st_size for file in files)
     if size > max_bytes:
-        raise InvalidFileError(
-            path, f"{size} bytes are more than the {max_bytes} allowed", "raise `max_bytes`"
-        )
+        raise InvalidFileError(path, f"{size} bytes are more than the {max_bytes} allowed", "raise `max_bytes`")
     if path.is_dir():
         texts = [_decode(file) for file in files]
     else:
         texts = list(_documents(path, _decode(path), text_field))
     texts = [text for text in texts if text.strip()]
     if not texts:
-        raise InvalidFileError(
-            path, "no document was found in it", "give it at least one text that is not blank"
-        )
+        raise InvalidFileError(path, "no document was found in it", "give it at least one text that is not blank")
     return Documents.from_texts(texts)
 
 
@@ -97,9 +91,7 @@ def _decode(path: Path) -> str:
             "save it as UTF-8",
         ) from None
     if "\0" in text:
-        raise InvalidFileError(
-            path, f"it is binary: a NUL byte at offset {raw.index(0)}", "pass a file of text"
-        )
+        raise InvalidFileError(path, f"it is binary: a NUL byte at offset {raw.index(0)}", "pass a file of text")
     return text
 
 
@@ -120,9 +112,7 @@ def _documents(path: Path, text: str, text_field: str | None) -> Iterator[str]:
     else:
         records = _parse(path, "the file", text) if text.strip() else []
         if not isinstance(records, list):
-            raise InvalidFileError(
-                path, f"it holds a JSON {_kind(records)}", "make it a list of strings or of records"
-            )
+            raise InvalidFileError(path, f"it holds a JSON {_kind(records)}", "make it a list of strings or of records")
         for number, record in enumerate(records, start=1):
             yield _text(path, f"entry {number}", record, text_field)
 
@@ -146,14 +136,10 @@ def _text(path: Path, where: str, record: Any, text_field: str | None) -> str:
         fields = next((names for names in choices if all(name in record for name in names)), None)
         if fields is None:
             wanted = (
-                f"no field `{text_field}`"
-                if text_field is not None
-                else "no field `text`, nor a prompt and its answer"
+                f"no field `{text_field}`" if text_field is not None else "no field `text`, nor a prompt and its answer"
             )
             found = ", ".join(map(str, record)) or "none"
-            raise InvalidFileError(
-                path, f"{where} has {wanted}; its fields: {found}", "name one as `text_field`"
-            )
+            raise InvalidFileError(path, f"{where} has {wanted}; its fields: {found}", "name one as `text_field`")
         parts = [record[name] for name in fields]
         wrong = next((name for name in fields if not isinstance(record[name], str)), None)
         if wrong is not None:
@@ -163,20 +149,14 @@ def _text(path: Path, where: str, record: Any, text_field: str | None) -> str:
                 "make it a string, or name another `text_field`",
             )
     if parts is None:
-        raise InvalidFileError(
-            path, f"{where} is a {_kind(record)}", "make it a string or a record with a text"
-        )
+        raise InvalidFileError(path, f"{where} is a {_kind(record)}", "make it a string or a record with a text")
     text = "\n".join(parts)
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise InvalidFileError(
-            path, f"{where} holds a NUL or half of a surrogate pair", "remove that character"
-        )
+        raise InvalidFileError(path, f"{where} holds a NUL or half of a surrogate pair", "remove that character")
     return text
 
 
-def split_documents(
-    documents: Documents, *, fractions: Sequence[float], seed: int = 0
-) -> tuple[Documents, ...]:
+def split_documents(documents: Documents, *, fractions: Sequence[float | int], seed: int = 0) -> tuple[Documents, ...]:
     """Split documents by the hash of their content.
 
     Document d goes to the split in whose part of [0, 1) falls u(d) = mix(hash(d), seed) / 2^64.

@@ -35,13 +35,14 @@ class FiniteWorld:
         [0.0, 0.0]
     """
 
-    domains: Float[np.ndarray, "p n"]
-    experts: Float[np.ndarray, "p n"]
+    domains: Float[np.ndarray, "..."]
+    experts: Float[np.ndarray, "..."]
     name: str
     value: float | None = None
     note: str = ""
 
     def __post_init__(self) -> None:
+        # Shapes are checked here, so that a wrong one gets a sentence instead of a type error.
         for label, rows in (("domains", self.domains), ("experts", self.experts)):
             if rows.ndim != 2 or not (rows >= 0).all() or np.abs(rows.sum(1) - 1).max(initial=0) > 1e-9:
                 raise InvalidInputError(
@@ -67,7 +68,7 @@ def divergence(p: Float[np.ndarray, "k n"], q: Float[np.ndarray, "k n"]) -> Floa
 
 
 def dirichlet_world(
-    *, p: int = 3, n: int = 30, concentration: float = 0.3, noise: float = 0.2, seed: int = 0
+    *, p: int = 3, n: int = 30, concentration: float | int = 0.3, noise: float = 0.2, seed: int = 0
 ) -> FiniteWorld:
     """Random domains p_k ~ Dirichlet(concentration), experts q_k = (1 - noise) p_k + noise r_k.
 
@@ -99,7 +100,7 @@ def dirichlet_world(
     )
 
 
-def disjoint_world(*, p: int = 3, block: int = 8, noise: float = 0.2, seed: int = 0) -> FiniteWorld:
+def disjoint_world(*, p: int = 3, block: int = 8, noise: float | int = 0.2, seed: int = 0) -> FiniteWorld:
     """Domains on blocks of their own with imperfect experts: V = log p, although every eps_k > 0.
 
     The gate may take pi(x) anywhere between 0 and q_k(x) on block k, so (1/p) sum_k p_k is within reach as
@@ -203,9 +204,7 @@ def unnormalisable_world() -> FiniteWorld:
         0.9
     """
     note = "no gate sums to one on the support of the data; over the whole space V = -log .9"
-    return FiniteWorld(
-        np.array([[1.0, 0.0]]), np.array([[0.9, 0.1]]), "unnormalisable", float(-np.log(0.9)), note
-    )
+    return FiniteWorld(np.array([[1.0, 0.0]]), np.array([[0.9, 0.1]]), "unnormalisable", float(-np.log(0.9)), note)
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,9 +248,7 @@ class MarkovWorld:
             total = total + np.log(self.step[which][:, state, sequences[:, t]]).T
         return total
 
-    def sample(
-        self, count: int, *, seed: int = 0
-    ) -> tuple[Int[np.ndarray, "n length"], Int[np.ndarray, " n"]]:
+    def sample(self, count: int, *, seed: int = 0) -> tuple[Int[np.ndarray, "n length"], Int[np.ndarray, " n"]]:
         """`count` sequences of every domain, and the domain of each; all advance together."""
         rng = np.random.default_rng(seed)
         domain = np.repeat(np.arange(self.start.shape[1]), count)
@@ -267,9 +264,7 @@ class MarkovWorld:
         """The finite world of all V^length sequences, in lexicographic order, at most 2^18 of them."""
         n = self.symbols**self.length
         if n > 2**18:
-            raise InvalidInputError(
-                f"{n} sequences are too many to list; take symbols ** length at most {2**18}"
-            )
+            raise InvalidInputError(f"{n} sequences are too many to list; take symbols ** length at most {2**18}")
         digits = self.symbols ** np.arange(self.length - 1, -1, -1)
         sequences = np.arange(n)[:, None] // digits % self.symbols
         domains, experts = (np.exp(self.log_probability(sequences, of=of)).T for of in ("domains", "experts"))
@@ -282,8 +277,8 @@ def markov_world(
     symbols: int = 3,
     order: int = 1,
     length: int = 5,
-    concentration: float = 0.5,
-    noise: float = 0.2,
+    concentration: float | int = 0.5,
+    noise: float | int = 0.2,
     seed: int = 0,
 ) -> MarkovWorld:  # fmt: skip
     """Random Markov sources of order 1 or 2, and experts that mix every law of theirs with a random one.
@@ -309,9 +304,7 @@ def markov_world(
     _positive(p=p, symbols=symbols, concentration=concentration)
     _noise(noise)
     if order not in (1, 2) or length < order:
-        raise InvalidInputError(
-            f"got order={order}, length={length}; take order 1 or 2 and at least as many symbols"
-        )
+        raise InvalidInputError(f"got order={order}, length={length}; take order 1 or 2 and at least as many symbols")
     rng = np.random.default_rng(seed)
     states = symbols**order
     start = _simplex(rng, 2 * p, states, concentration).reshape(2, p, states)
@@ -321,9 +314,7 @@ def markov_world(
     return MarkovWorld(start, step, order, length)
 
 
-def _simplex(
-    rng: np.random.Generator, rows: int, n: int, concentration: float
-) -> Float[np.ndarray, "rows n"]:
+def _simplex(rng: np.random.Generator, rows: int, n: int, concentration: float) -> Float[np.ndarray, "rows n"]:
     """Dirichlet rows, kept off the boundary so that every logarithm is finite."""
     drawn = rng.dirichlet(np.full(n, concentration), size=rows) + 1e-12
     return drawn / drawn.sum(axis=1, keepdims=True)
@@ -334,14 +325,12 @@ def _draw(laws: Float[np.ndarray, "m v"], rng: np.random.Generator) -> Int[np.nd
     return (laws.cumsum(axis=1)[:, :-1] <= rng.random((len(laws), 1))).sum(axis=1)
 
 
-def _positive(**values: float) -> None:
+def _positive(**values: float | int) -> None:
     wrong = {name: value for name, value in values.items() if not value > 0}
     if wrong:
         raise InvalidInputError(f"got {wrong}; these must be positive")
 
 
-def _noise(noise: float) -> None:
+def _noise(noise: float | int) -> None:
     if not 0 <= noise < 1:
-        raise InvalidInputError(
-            f"`noise` must lie in [0, 1), got {noise}; it is the random part of each expert"
-        )
+        raise InvalidInputError(f"`noise` must lie in [0, 1), got {noise}; it is the random part of each expert")

@@ -15,7 +15,7 @@ from corollary.certificates import refuse_reuse
 from corollary.documents import Documents
 from corollary.errors import InvalidInputError
 from corollary.gating._causal_gate import CausalGate
-from corollary.gating._composed import ComposedLM, document_bits
+from corollary.gating._composed import ComposedLM, document_bits, mixture_bits
 from corollary.gating._prefix_gates import (
     DEFAULT_RATES,
     BayesGate,
@@ -24,9 +24,9 @@ from corollary.gating._prefix_gates import (
     StaticGate,
     gate_log_probs,
 )
+from corollary.gating._robust_stage import robust_stage
 from corollary.gating._scores import ExpertScores, score_experts
-from corollary.gating._static_weights import robust_static_weights
-from corollary.runs import RunFolder, read_tensors, write_tensors
+from corollary.runs import RunFolder, write_tensors
 
 MIXED_SHARE = 0.3  # of the gate's training weight, on documents that change domain; without it the gate loses on those
 LEAST_SHARE = 0.5  # of each domain's even share that it keeps whatever the least favourable mixture says
@@ -56,7 +56,7 @@ class Settings:
     order: int = 6
     eps: float = 0.05
     steps: int = 800
-    robust_steps: int = 2000
+    robust_steps: int = 400
     delta: float = 0.05
     seed: int = 0
     top: int | None = None
@@ -180,7 +180,9 @@ def compose(
     }
 
     tell("robust gate", 0.0)
-    robust = run.stage("robust", lambda: _robust(groups, names, list(experts), settings))
+    robust = run.stage(
+        "robust", lambda: robust_stage([groups[n] for n in names], list(experts.values()), settings, tell)
+    )
 
     def fit(folder: Path) -> None:
         gate = CausalGate(steps=settings.steps, seed=settings.seed)
@@ -206,6 +208,7 @@ def compose(
     }
     held_out = {n: d.certify for n, d in domains.items()}
     held_out |= {kind: splits["certify"] for kind, splits in mixed.items() if "certify" in splits}
+    run.stage("trust", lambda: _trust(model, mixed, names))
     tensors = run.stage("evaluation", lambda: _evaluate(model, baselines, held_out, tell))
     documents = Documents.concatenate(list(held_out.values()))
     if not run.inside("data/certify.safetensors").exists():
@@ -244,10 +247,15 @@ def _group_weights(mixture: np.ndarray, mixed: int) -> np.ndarray:
     return np.concatenate([(1 - share) * domains, np.full(mixed, share / max(mixed, 1))])
 
 
-def _robust(
-    groups: Mapping[str, ExpertScores], names: list[str], experts: list[str], settings: Settings
-) -> dict[str, np.ndarray]:
-    raise NotImplementedError
+def _trust(model: ComposedLM, mixed: Mapping[str, Mapping[str, Documents]], names: list[str]) -> dict[str, np.ndarray]:
+    """The gate's weights byte by byte on one held-out document that changes domain, for the report."""
+    shown = next((splits["certify"] for splits in mixed.values() if len(splits.get("certify", ()))), None)
+    if shown is None:
+        return {"tokens": np.zeros(0, np.uint8), "weights": np.zeros((0, len(model.experts)), np.float32)}
+    lengths = shown.lengths
+    document = shown.select([int(np.argmin(np.abs(lengths - np.median(lengths))))])
+    scores = model.score(document).select(range(len(model.experts)))
+    return {"tokens": document.tokens, "weights": np.exp(model.gate.log_weights(scores)).astype(np.float32)}
 
 
 def _evaluate(
@@ -258,9 +266,7 @@ def _evaluate(
         tell(f"scoring {name}", i / len(held_out))
         scores = model.score(documents)
         components = document_bits(model.component_log_probs(scores), scores.offsets)
-        composed = document_bits(
-            -components_to_nats(components), np.arange(len(documents) + 1), prior=model.prior.tolist()
-        )
+        composed = mixture_bits(components, model.prior)
         own = scores.select(range(p))
         columns = [baseline_bits(b, own, documents) for b in baselines.values()]
         bits.append(np.concatenate([composed, components, np.stack(columns, axis=1)], axis=1))
@@ -272,19 +278,8 @@ def _evaluate(
     }
 
 
-def components_to_nats(bits: Float[np.ndarray, "n j"]) -> Float[np.ndarray, "n j"]:
-    """Bits back to nats."""
-    return bits * np.log(2)
-
-
 def baseline_bits(baseline: Any, scores: ExpertScores, documents: Documents) -> Float[np.ndarray, " n"]:
     """(N,) bits of each document under an untrained gate over the experts, or under a language model."""
     is_gate = isinstance(baseline, PrefixGate)
     log_probs = gate_log_probs(baseline, scores) if is_gate else baseline.log_probs(documents)
     return document_bits(log_probs[:, None], documents.offsets)[:, 0]
-
-
-def stored_documents(folder: Path) -> Documents:
-    """The held-out documents that a run folder keeps."""
-    tensors = read_tensors(folder / "data" / "certify.safetensors")
-    return Documents(tensors["tokens"], tensors["offsets"])

@@ -1,7 +1,6 @@
 """Certificates and figures of a composition, from its held-out evaluation."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,6 @@ import numpy as np
 from corollary.certificates import (
     Assumption,
     Certificate,
-    Claim,
     Reference,
     digest,
     save_certificate,
@@ -19,7 +17,10 @@ from corollary.gating._compose import Composition, Settings
 from corollary.runs import RunFolder, read_json, write_json
 
 MIXTURES = 20  # random mixtures of the domains in the tables
-NAMED = ("fixed share", "pooled")  # baselines that (ii) is stated for, named before any certification document is scored
+NAMED = (
+    "fixed share",
+    "pooled",
+)  # baselines that (ii) is stated for, named before any certification document is scored
 NATURAL = Reference(
     "Cortes, Mohri, Zhong, arXiv:2602.17554 (the gate); the safe mixture is ours",
     "chain rule for a sequence-level mixture",
@@ -35,7 +36,8 @@ BETTING = Reference(
 def evidence_of(composition: Composition) -> dict[str, np.ndarray]:
     """The arrays from which both certificates follow.
 
-    `bits` covers every held-out document, mixed ones too; `paired_bits`, `bytes`, `domain`, `rows` the domains' documents only.
+    `bits` covers every held-out document, mixed ones too; `paired_bits`, `bytes`, `domain`, `rows` the domains'
+    documents only.
     """
     e, model = composition.evaluation, composition.model
     domains = e.group < _domain_count(composition)
@@ -106,7 +108,8 @@ def issue(run: RunFolder, composition: Composition, settings: Settings, provenan
                 Assumption("each domain's documents are drawn independently from what the domain will bring"),
                 Assumption("each document comes from one domain; documents that mix domains inside are not covered"),
                 Assumption(
-                    "nothing saw the certification documents before", "row hashes against training, gate and validation splits"
+                    "nothing saw the certification documents before",
+                    "row hashes against training, gate and validation splits",
                 ),
             ],
             **shared,
@@ -135,7 +138,10 @@ def _count_attempt(run: RunFolder, split: str, settings: Settings) -> int:
     """How often statements were drawn from this split; the same settings again count once."""
     path = run.inside("attempts.json")
     seen = read_json(path) if path.exists() else {}
-    key, setting = split[:16], digest(seed=settings.seed, steps=settings.steps, eps=settings.eps, delta=settings.delta)[:16]
+    key, setting = (
+        split[:16],
+        digest(seed=settings.seed, steps=settings.steps, eps=settings.eps, delta=settings.delta)[:16],
+    )
     tried = seen.get(key, [])
     if setting not in tried:
         tried.append(setting)
@@ -186,8 +192,3 @@ def _even(composition: Composition) -> np.ndarray:
 
 def _plain(value: float) -> float | str:
     return float(value) if np.isfinite(value) else repr(float(value))
-
-
-def rescore(folder: Path) -> dict[str, np.ndarray]:
-    """Compute the evidence again from the stored documents and models; refuses what is not what was certified."""
-    raise NotImplementedError(folder)

@@ -79,13 +79,10 @@ class NgramModel:
         """
         check_order(order)
         if not len(documents.tokens):
-            raise InvalidInputError(
-                f"{len(documents)} documents without a token were given; fit on at least one byte"
-            )
+            raise InvalidInputError(f"{len(documents)} documents without a token were given; fit on at least one byte")
         tables, discounts = estimate(documents, order)
         cast = [
-            Table(t.keys, t.log_prob.astype(dtype), t.log_escape.astype(dtype), t.count.astype(dtype))
-            for t in tables
+            Table(t.keys, t.log_prob.astype(dtype), t.log_escape.astype(dtype), t.count.astype(dtype)) for t in tables
         ]
         return cls(cast, discounts)
 
@@ -101,9 +98,7 @@ class NgramModel:
         """(B,) the last `order - 1` bytes of each document, packed; NULs before its first."""
         return np.zeros(batch, dtype=np.uint64)
 
-    def advance(
-        self, state: UInt64[np.ndarray, " b"], tokens: Integer[np.ndarray, " b"]
-    ) -> UInt64[np.ndarray, " b"]:
+    def advance(self, state: UInt64[np.ndarray, " b"], tokens: Integer[np.ndarray, " b"]) -> UInt64[np.ndarray, " b"]:
         """The state after one more byte of each document; the given state stays as it is."""
         return ((state << _BYTE) | np.asarray(tokens).astype(np.uint64)) & suffix_mask(self.order)
 
@@ -151,11 +146,7 @@ class NgramModel:
         return {"order": self.order, "discounts": self.discounts.tolist()}
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        return {
-            f"{name}.{k}": getattr(t, name)
-            for k, t in enumerate(self.tables)
-            for name in Table.__annotations__
-        }
+        return {f"{name}.{k}": getattr(t, name) for k, t in enumerate(self.tables) for name in Table.__annotations__}
 
 
 def _load(folder: Path, header: dict[str, Any]) -> NgramModel:

@@ -85,9 +85,7 @@ class NgramQueries:
         below = np.zeros(len(keys), dtype=np.int64)
         for keys, suffix, first in reversed(levels):
             context = np.cumsum(first) - 1
-            self.levels.append(
-                _Level(keys, suffix, context, keys[first] >> np.uint64(8), below[suffix[first]])
-            )
+            self.levels.append(_Level(keys, suffix, context, keys[first] >> np.uint64(8), below[suffix[first]]))
             below = context
 
     def __len__(self) -> int:
@@ -97,8 +95,7 @@ class NgramQueries:
         """Look every distinct n-gram and context up, short to long, and hand the results to the tokens."""
         if len(tables) - 1 > self.order:
             raise InvalidInputError(
-                f"the model is of order {len(tables) - 1}, the queries of order {self.order};"
-                " build longer queries"
+                f"the model is of order {len(tables) - 1}, the queries of order {self.order}; build longer queries"
             )
         log_prob = tables[0].log_prob.astype(np.float64)
         matched = np.zeros(1, dtype=np.uint8)

@@ -80,9 +80,7 @@ def train(
         )
     for given in (documents, validation):
         if given is not None and not len(check_tokens(given, model.vocab_size)):
-            raise InvalidInputError(
-                "documents without a token were given; train and validate on at least one"
-            )
+            raise InvalidInputError("documents without a token were given; train and validate on at least one")
     settings = {
         "settings": [steps, batch_tokens, lr, seed, patience, evaluate_every],
         "documents": [documents.digest(), validation.digest() if validation is not None else None],
@@ -119,9 +117,7 @@ def train(
 class _Run:
     """What a run remembers between steps, all of it in its checkpoint."""
 
-    def __init__(
-        self, model: nn.Module, *, lr: float, settings: dict[str, Any], folder: str | Path | None
-    ) -> None:
+    def __init__(self, model: nn.Module, *, lr: float, settings: dict[str, Any], folder: str | Path | None) -> None:
         self.model, self.folder = model, folder
         self.names, self.weights = zip(*model.named_parameters(), strict=True)
         decayed = [{"params": [p], "weight_decay": 0.1 if p.ndim == 2 else 0.0} for p in self.weights]
@@ -177,15 +173,12 @@ class _Run:
         path, header = Path(self.folder) / "model.json", _storage.read_header(self.folder)
         if header["kind"] != _KIND or header.get("run") != self.identity:
             raise InvalidInputError(
-                f"{self.folder} holds a model or the checkpoint of another run; "
-                "give an empty `checkpoint_folder`"
+                f"{self.folder} holds a model or the checkpoint of another run; give an empty `checkpoint_folder`"
             )
         arrays = _storage.read_arrays(self.folder, header)
         parts = ["weight", "mean", "square"] + ["best"] * (header.get("best_loss") is not None)
         expected = {
-            f"{part}.{n}": tuple(p.shape)
-            for part in parts
-            for n, p in zip(self.names, self.weights, strict=True)
+            f"{part}.{n}": tuple(p.shape) for part in parts for n, p in zip(self.names, self.weights, strict=True)
         }
         if {name: a.shape for name, a in arrays.items()} != expected:
             raise InvalidFileError(path, "its weights are not those of this model", "give an empty folder")
@@ -219,7 +212,6 @@ def check_tokens(documents: Documents, vocab_size: int) -> Shaped[np.ndarray, " 
     tokens = documents.tokens
     if len(tokens) and (tokens.min() < 0 or tokens.max() >= vocab_size):
         raise InvalidInputError(
-            f"the model knows tokens 0 to {vocab_size - 1}, got {tokens.min()} to {tokens.max()}; "
-            "use its tokenizer"
+            f"the model knows tokens 0 to {vocab_size - 1}, got {tokens.min()} to {tokens.max()}; use its tokenizer"
         )
     return tokens

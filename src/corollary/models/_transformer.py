@@ -62,9 +62,7 @@ class TransformerConfig:
         for name, largest in _MAX.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
-                raise InvalidInputError(
-                    f"`{name}` must be from 1 to {largest}, got {value!r}; see the defaults"
-                )
+                raise InvalidInputError(f"`{name}` must be from 1 to {largest}, got {value!r}; see the defaults")
         if self.width % (2 * self.heads) or self.context % 2:
             raise InvalidInputError(
                 f"`width` must be a multiple of 2 x heads and `context` even, got width {self.width}, "
@@ -115,9 +113,7 @@ class TransformerLM(nn.Module):
         super().__init__()
         self.config = config = config or TransformerConfig()
         if dtype not in (torch.float32, torch.float64):
-            raise InvalidInputError(
-                f"`dtype` must be torch.float32 or torch.float64, got {dtype}; use float32"
-            )
+            raise InvalidInputError(f"`dtype` must be torch.float32 or torch.float64, got {dtype}; use float32")
         self.vocab_size = config.vocab_size
         # On "meta" nothing is drawn, so that the global generator stays as it is.
         with torch.device("meta"):
@@ -142,9 +138,7 @@ class TransformerLM(nn.Module):
     ) -> Float[Tensor, "b t vocab"]:
         """Logits of the token after each input; inputs start with token 0 where a document starts."""
         if seen and inputs.shape[1] > 1:
-            raise InvalidInputError(
-                f"{inputs.shape[1]} inputs behind {seen} cached ones; give them one at a time"
-            )
+            raise InvalidInputError(f"{inputs.shape[1]} inputs behind {seen} cached ones; give them one at a time")
         x = self.embedding(inputs)
         position = torch.arange(seen, seen + inputs.shape[1], device=x.device)
         angle = angles(position, self.config.width // self.config.heads)
@@ -259,9 +253,7 @@ def _load(folder: Path, header: dict[str, Any]) -> TransformerLM:
     path, config = folder / "model.json", header.get("config", {})
     names = TransformerConfig.__annotations__.keys()
     sound = isinstance(config, dict) and config.keys() == names
-    _storage.require(
-        sound and all(isinstance(v, int) for v in config.values()), path, "`config` has no sizes"
-    )
+    _storage.require(sound and all(isinstance(v, int) for v in config.values()), path, "`config` has no sizes")
     try:
         sizes = TransformerConfig(**config)
     except InvalidInputError as problem:
@@ -269,13 +261,9 @@ def _load(folder: Path, header: dict[str, Any]) -> TransformerLM:
     arrays = _storage.read_arrays(folder, header)
     expected = {name: tuple(p.shape) for name, p in TransformerLM(sizes, device="meta").state_dict().items()}
     path = folder / header["weights"]
-    _storage.require(
-        {k: a.shape for k, a in arrays.items()} == expected, path, "not the shapes of its `config`"
-    )
+    _storage.require({k: a.shape for k, a in arrays.items()} == expected, path, "not the shapes of its `config`")
     dtypes = {str(a.dtype) for a in arrays.values()}
-    _storage.require(
-        dtypes in ({"float32"}, {"float64"}), path, f"weights of type {sorted(dtypes)}, not one float"
-    )
+    _storage.require(dtypes in ({"float32"}, {"float64"}), path, f"weights of type {sorted(dtypes)}, not one float")
     model = TransformerLM(sizes, dtype=getattr(torch, dtypes.pop()))
     model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
     _storage.require(

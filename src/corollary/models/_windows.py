@@ -70,9 +70,7 @@ def previous_tokens(documents: Documents) -> Shaped[np.ndarray, " total"]:
     return before
 
 
-def _cut(
-    order: Int[np.ndarray, " m"], length: Int[np.ndarray, " m"], budget: int
-) -> list[Int[np.ndarray, " b"]]:
+def _cut(order: Int[np.ndarray, " m"], length: Int[np.ndarray, " m"], budget: int) -> list[Int[np.ndarray, " b"]]:
     groups, first = [], 0
     while first < len(order):
         size = max(1, budget // int(length[order[first]]))
