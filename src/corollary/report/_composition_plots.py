@@ -123,7 +123,8 @@ def convergence(run: Run) -> str | None:
         lines,
         x="step",
         y="nats per document",
-        caption=f"Whole-sequence gate. The value of the game lies between the curves; last gap {number(float(primal[-1] - dual[-1]))} nats.",
+        caption="Whole-sequence gate. The value of the game lies between the curves; "
+        f"last gap {number(float(primal[-1] - dual[-1]))} nats.",
         summary=f"primal from {primal[0]:.3f} to {primal[-1]:.3f}, dual from {dual[0]:.3f} to {dual[-1]:.3f} nats",
     )
 
