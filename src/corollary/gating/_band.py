@@ -1,11 +1,12 @@
 r"""The set of gated models on a finite space: a band between the smallest and the largest expert.
 
-Symbols: experts \(q_j\), \(lo(x) = \min_j q_j(x)\), \(hi(x) = \max_j q_j(x)\). A gate enters only through the model
-\(\pi_g(x) = \sum_j g(x, j) q_j(x)\), and the models of all gates are exactly \(\{\pi : lo \le \pi \le hi\}\); those of
-normalised gates also sum to one. That set is empty where \(\sum hi < 1\) or \(\sum lo > 1\), which happens when experts do
-not sum to one on the points given.
+Symbols: experts \(q_j\), \(lo(x) = \min_j q_j(x)\), \(hi(x) = \max_j q_j(x)\). A gate enters only through the
+model \(\pi_g(x) = \sum_j g(x, j) q_j(x)\), and the models of all gates are exactly \(\{\pi : lo \le \pi \le
+hi\}\); those of normalised gates also sum to one. That set is empty where \(\sum hi < 1\) or \(\sum lo > 1\),
+which happens when experts do not sum to one on the points given.
 
-Source: arXiv:2602.17554, section 2 for the set-up; the band and the water-filling solution are derived, and checked in the tests.
+Source: arXiv:2602.17554, section 2 for the set-up; the band and the water-filling solution are derived, and
+    checked in the tests.
 """
 
 from typing import NamedTuple
@@ -38,13 +39,17 @@ def distributions(name: str, rows: ArrayLike, *, sum_to_one: bool) -> np.ndarray
     """`rows` as (k, n) float64, after the checks that all solvers share."""
     array = np.asarray(rows, dtype=np.float64)
     if array.ndim != 2 or 0 in array.shape:
-        raise InvalidInputError(f"`{name}` must be (rows, n) with at least one row and one point, got shape {array.shape}")
+        raise InvalidInputError(
+            f"`{name}` must be (rows, n) with at least one row and one point, got shape {array.shape}"
+        )
     if not np.isfinite(array).all() or (array < 0).any():
         raise InvalidInputError(f"`{name}` holds NaN, infinite or negative values; give probabilities")
     sums = array.sum(1)
     if sum_to_one and (np.abs(sums - 1) > SUM_TOLERANCE).any():
         worst = int(np.abs(sums - 1).argmax())
-        raise InvalidInputError(f"row {worst} of `{name}` sums to {sums[worst]:.9g}; divide every row by its sum")
+        raise InvalidInputError(
+            f"row {worst} of `{name}` sums to {sums[worst]:.9g}; divide every row by its sum"
+        )
     if (sums == 0).any():
         raise InvalidInputError(f"row {int(sums.argmin())} of `{name}` is all zeros; drop it or give it mass")
     return array
@@ -58,15 +63,20 @@ def band(experts: np.ndarray, *, normalise: str) -> Band:
     if least > 1 + SUM_TOLERANCE:
         worst = int(sums.argmax())
         raise InvalidInputError(
-            f"no gate gives a model that sums to one or less: the smallest expert at every point already sums to "
-            f"{least:.6g}; expert {worst} sums to {sums[worst]:.6g}; pass normalise='experts' to rescale the experts"
+            f"no gate gives a model that sums to one or less: the smallest expert at every point already "
+            f"sums to "
+            f"{least:.6g}; expert {worst} sums to {sums[worst]:.6g}; pass normalise='experts' to rescale "
+            f"the experts"
         )
     if most < 1 - SUM_TOLERANCE and normalise != "inequality":
         worst = int(sums.argmin())
         raise InvalidInputError(
-            f"no gate gives a model that sums to one on these {len(high)} points: the largest expert at every point "
-            f"sums to {most:.6g}; expert {worst} sums to {sums[worst]:.6g}, {1 - sums[worst]:.6g} of its mass lies "
-            "elsewhere; pass normalise='experts' to rescale the experts, or normalise='inequality' to allow sums below one"
+            f"no gate gives a model that sums to one on these {len(high)} points: the largest expert at "
+            f"every point "
+            f"sums to {most:.6g}; expert {worst} sums to {sums[worst]:.6g}, {1 - sums[worst]:.6g} of its "
+            f"mass lies "
+            "elsewhere; pass normalise='experts' to rescale the experts, or normalise='inequality' to allow "
+            "sums below one"
         )
     return Band(low, high, most < 1 - SUM_TOLERANCE)
 
@@ -74,8 +84,9 @@ def band(experts: np.ndarray, *, normalise: str) -> Band:
 def fill(mixture: np.ndarray, limits: Band) -> Filling:
     r"""The model of the band closest to a mixture: \(\arg\min_\pi -\sum_x p_\lambda(x) \log \pi(x)\).
 
-    It is \(\mathrm{clip}(p_\lambda / \mu, lo, hi)\). The sum is piecewise linear in 1/mu with breakpoints lo/p and hi/p, so mu
-    follows from one sort. Where the points of the mixture are full before the model sums to one, the rest goes to the others.
+    It is \(\mathrm{clip}(p_\lambda / \mu, lo, hi)\). The sum is piecewise linear in 1/mu with breakpoints
+    lo/p and hi/p, so mu follows from one sort. Where the points of the mixture are full before the model sums
+    to one, the rest goes to the others.
     """
     low, high = limits.low, limits.high
     if limits.short:
@@ -116,7 +127,8 @@ def _spread(pi: np.ndarray, low: np.ndarray, high: np.ndarray, live: np.ndarray)
 def gate_from_density(pi: ArrayLike, experts: ArrayLike) -> Float[np.ndarray, "p n"]:
     r"""A gate whose model is `pi`: at each point it mixes the largest and the smallest expert.
 
-    .. math:: g(x, \arg\max_j q_j) = \frac{\pi(x) - lo(x)}{hi(x) - lo(x)}, \qquad g(x, \arg\min_j q_j) = 1 - \text{that}
+    .. math:: g(x, \arg\max_j q_j) = \frac{\pi(x) - lo(x)}{hi(x) - lo(x)}, \qquad
+              g(x, \arg\min_j q_j) = 1 - g(x, \arg\max_j q_j)
 
     Args:
         pi: (n,) model with \(lo \le \pi \le hi\).
@@ -138,12 +150,15 @@ def gate_from_density(pi: ArrayLike, experts: ArrayLike) -> Float[np.ndarray, "p
     target = np.asarray(pi, dtype=np.float64)
     low, high = q.min(0), q.max(0)
     if target.shape != low.shape:
-        raise InvalidInputError(f"`pi` has shape {target.shape} and the experts {len(low)} points; give one value a point")
+        raise InvalidInputError(
+            f"`pi` has shape {target.shape} and the experts {len(low)} points; give one value a point"
+        )
     outside = ~((target >= low - 1e-12) & (target <= high + 1e-12))
     if outside.any():
         x = int(outside.argmax())
         raise InvalidInputError(
-            f"`pi` is {target[x]:.6g} at point {x}, outside the experts' [{low[x]:.6g}, {high[x]:.6g}]; no gate gives it"
+            f"`pi` is {target[x]:.6g} at point {x}, outside the experts' [{low[x]:.6g}, {high[x]:.6g}]; no "
+            f"gate gives it"
         )
     wide = high > low
     top = np.where(wide, (np.clip(target, low, high) - low) / np.where(wide, high - low, 1.0), 0.5)

@@ -1,15 +1,18 @@
 r"""The robust gate on a finite space, solved exactly, with a certificate of its duality gap.
 
-Symbols: domains \(p_k\), experts \(q_j\), models \(\pi\) of the band (`_band.py`), mixtures \(p_\lambda = \sum_k \lambda_k p_k\).
+Symbols: domains \(p_k\), experts \(q_j\), models \(\pi\) of the band (`_band.py`), mixtures \(p_\lambda =
+\sum_k \lambda_k p_k\).
 
 .. math:: V = \min_\pi \max_{\lambda} \mathrm{KL}(p_\lambda \| \pi) = \max_\lambda \Phi(\lambda), \qquad
           \Phi(\lambda) = \min_\pi \sum_k \lambda_k \mathrm{KL}(p_k \| \pi)
 
-The KL is convex in lambda, so its largest value is at a domain. Phi is concave, and its gradient is the vector of
-\(\mathrm{KL}(p_k \| \pi_\lambda)\) at the inner minimum, which is a clipped multiple of the mixture. Where the mixtures are
+The KL is convex in lambda, so its largest value is at a domain. Phi is concave, and its gradient is the
+vector of \(\mathrm{KL}(p_k \| \pi_\lambda)\) at the inner minimum, which is a clipped multiple of the
+mixture. Where the mixtures are
 restricted to a polytope, its extreme points v take the place of the domains: \(p_v = \sum_k v_k p_k\).
 
-Source: arXiv:2602.17554, sections 2 and 4 (read in an extract; the solver is derived, and checked in the tests).
+Source: arXiv:2602.17554, sections 2 and 4 (read in an extract; the solver is derived, and checked in the
+    tests).
 """
 
 from dataclasses import dataclass
@@ -93,31 +96,35 @@ def robust_gate(
 
     Args:
         domains: (p, n) distributions, one a row.
-        experts: (q, n) frozen experts on the same points, in any number; rows sum to one unless `normalise` says otherwise.
+        experts: (q, n) frozen experts on the same points, in any number; rows sum to one unless `normalise`
+            says otherwise.
         tol: gap in nats that the certificate claims; the solver stops there. 1e-9 is cheap too.
         mixtures: (m, p) extreme points of the set of mixtures to be robust against; all mixtures where None.
             One row asks for a fixed mixture.
         inequalities: `(A, b)` instead of `mixtures`: the mixtures with A lambda <= b, for few domains.
-        normalise: what to do with experts that do not sum to one on these points. "strict" keeps them, and refuses where
-            no gate sums to one; "experts" divides each by its sum; "inequality" lets the model sum to less than one.
+        normalise: what to do with experts that do not sum to one on these points. "strict" keeps them, and
+            refuses where no gate sums to one; "experts" divides each by its sum; "inequality" lets the model
+            sum to less than one.
         max_steps: Newton steps; where they run out the certificate is undecided.
 
     Returns:
         `RobustGateSolution`.
 
     Raises:
-        InvalidInputError: for rows that are no distributions, shapes that differ, mass where every expert is zero, an
+        InvalidInputError: for rows that are no distributions, shapes that differ, mass where every expert is
+        zero, an
             empty set of mixtures, or an empty set of gates.
 
-    Guarantee: `lower <= V <= upper` by weak duality, and `upper - lower <= tol` as certified (rule `gating.duality_gap`).
-        Deterministic; the domains are taken as they are given.
+    Guarantee: `lower <= V <= upper` by weak duality, and `upper - lower <= tol` as certified (rule
+        `gating.duality_gap`). Deterministic; the domains are taken as they are given.
 
     Example:
         >>> solution = robust_gate([[1.0, 0.0], [0.0, 1.0]], [[0.9, 0.1], [0.1, 0.9]])
         >>> round(solution.upper, 4), solution.pi.tolist()  # log 2: disjoint domains, and experts good enough
         (0.6931, [0.5, 0.5])
 
-    Reference: arXiv:2602.17554, section 2, in an extract; the solver is derived, may differ from the authors'.
+    Reference: arXiv:2602.17554, section 2, in an extract; the solver is derived, may differ from the
+        authors'.
     """
     if not 0 < tol < np.inf:
         raise InvalidInputError(f"`tol` must be a positive gap in nats, got {tol}; 1e-4 is the default")
@@ -158,16 +165,21 @@ def fixed_mixture_gate(
     Guarantee: optimal, by the same certificate as `robust_gate`.
 
     Example:
-        >>> fixed_mixture_gate([[0.7, 0.3], [0.1, 0.9]], [[0.8, 0.2], [0.2, 0.8]], [0.5, 0.5]).pi.round(12).tolist()
+        >>> fixed = fixed_mixture_gate([[0.7, 0.3], [0.1, 0.9]], [[0.8, 0.2], [0.2, 0.8]], [0.5, 0.5])
+        >>> fixed.pi.round(12).tolist()
         [0.4, 0.6]
     """
-    return robust_gate(domains, experts, mixtures=np.atleast_2d(np.asarray(mixture)), normalise=normalise, tol=tol)
+    return robust_gate(
+        domains, experts, mixtures=np.atleast_2d(np.asarray(mixture)), normalise=normalise, tol=tol
+    )
 
 
 def multiplicative_weights(
     domains: ArrayLike, experts: ArrayLike, *, steps: int = 1000, normalise: str = "strict"
 ) -> Float[np.ndarray, "steps 2"]:
-    r"""The plain iteration that `robust_gate` replaces: \(\lambda \propto \lambda e^{\mathrm{KL}/\sqrt t}\), models averaged.
+    r"""The plain iteration that `robust_gate` replaces: multiplicative weights, and averaged models.
+
+    .. math:: \lambda_k \propto \lambda_k e^{\mathrm{KL}(p_k \| \pi_\lambda) / \sqrt t}
 
     Args:
         domains: (p, n) distributions.
@@ -176,12 +188,14 @@ def multiplicative_weights(
         normalise: as in `robust_gate`.
 
     Returns:
-        (steps, 2) best lower bound and current upper bound after each step, in nats: the curve of the gap over time.
+        (steps, 2) best lower bound and current upper bound after each step, in nats: the curve of the gap
+        over time.
 
     Raises:
         InvalidInputError: as `robust_gate`.
 
-    Guarantee: the gap falls like \(O(\log t / \sqrt t)\); on some worlds it stalls above 1e-4 for a very long time.
+    Guarantee: the gap falls like \(O(\log t / \sqrt t)\); on some worlds it stalls above 1e-4 for a very long
+        time.
 
     Example:
         >>> curve = multiplicative_weights([[0.9, 0.1], [0.1, 0.9]], [[0.8, 0.2], [0.2, 0.8]], steps=50)
@@ -209,7 +223,9 @@ def _world(domains: ArrayLike, experts: ArrayLike, normalise: str) -> tuple[np.n
     p_k = distributions("domains", domains, sum_to_one=True)
     q = distributions("experts", experts, sum_to_one=False)
     if p_k.shape[1] != q.shape[1]:
-        raise InvalidInputError(f"domains have {p_k.shape[1]} points and experts {q.shape[1]}; list both on the same points")
+        raise InvalidInputError(
+            f"domains have {p_k.shape[1]} points and experts {q.shape[1]}; list both on the same points"
+        )
     if normalise == "experts":
         q = q / q.sum(1, keepdims=True)
     limits = band(q, normalise=normalise)
@@ -217,7 +233,8 @@ def _world(domains: ArrayLike, experts: ArrayLike, normalise: str) -> tuple[np.n
     if lost.any():
         k, x = np.argwhere(lost)[0]
         raise InvalidInputError(
-            f"domain {k} has mass {p_k[k, x]:.6g} at point {x}, where every expert is zero, so every gate is infinitely "
+            f"domain {k} has mass {p_k[k, x]:.6g} at point {x}, where every expert is zero, so every gate "
+            f"is infinitely "
             "far from it; smooth the experts"
         )
     return p_k, q, limits
@@ -235,7 +252,9 @@ def _extreme_points(
     else:
         points = np.eye(p)
     if points.shape[1] != p:
-        raise InvalidInputError(f"mixtures have {points.shape[1]} weights for {p} domains; give one weight a domain")
+        raise InvalidInputError(
+            f"mixtures have {points.shape[1]} weights for {p} domains; give one weight a domain"
+        )
     return points
 
 
@@ -281,8 +300,10 @@ def _solution(
     certificate = Certificate.issue(
         "gating.duality_gap",
         statement=(
-            f"For every allowed mixture of the {len(p_k)} domains the gated model is within {divergences.max():.6g} nats of "
-            f"it in KL divergence, and no gate over these {len(q)} experts guarantees less by more than {tol:g} nats."
+            f"For every allowed mixture of the {len(p_k)} domains the gated model is within "
+            f"{divergences.max():.6g} nats of "
+            f"it in KL divergence, and no gate over these {len(q)} experts guarantees less by more than "
+            f"{tol:g} nats."
         ),
         evidence=evidence,
         witness={

@@ -1,10 +1,12 @@
 r"""The normaliser of a whole-sequence gate, estimated from samples of the experts without bias.
 
-Symbols: \(Z = \sum_x \sum_k g(x, k) q_k(x)\), proposal \(r = \sum_k c_k q_k\) with c the shares of the experts in the samples.
+Symbols: \(Z = \sum_x \sum_k g(x, k) q_k(x)\), proposal \(r = \sum_k c_k q_k\) with c the shares of the
+experts in the samples.
 
 .. math:: Z = \sum_k \mathbb{E}_{q_k}[g(x, k)] = \mathbb{E}_r\Bigl[\frac{\pi_g(x)}{r(x)}\Bigr]
 
-The second form conditions the first on x (Rao-Blackwell), so its variance is no larger; its terms lie in [0, 1 / min c].
+The second form conditions the first on x (Rao-Blackwell), so its variance is no larger; its terms lie in [0,
+1 / min c].
 Sums over the training documents are no estimate of Z: the experts put nearly all of their mass elsewhere.
 
 Source: derived; arXiv:2602.17554 requires Z = 1 in section 2, its own estimator was not seen.
@@ -32,12 +34,12 @@ class Normaliser(NamedTuple):
 
 
 def log_density(log_gate: Tensor, log_likelihoods: Tensor) -> Float[Tensor, " n"]:
-    """log pi_g of each row, before normalisation."""
+    """Log of pi_g at each row, before normalisation."""
     return torch.logsumexp(log_gate + log_likelihoods, -1)
 
 
 def log_proposal(log_likelihoods: Tensor, shares: Tensor) -> Float[Tensor, " n"]:
-    """log r of each row."""
+    """Log of r at each row."""
     return torch.logsumexp(log_likelihoods + shares.log(), -1)
 
 
@@ -47,7 +49,7 @@ def pooled_ratios(log_gate: Tensor, log_likelihoods: Tensor, shares: Tensor) -> 
 
 
 def per_expert_ratios(log_gate: Tensor, expert: Tensor, shares: Tensor) -> Float[Tensor, " n"]:
-    """g(x, k) / c_k of each sample x of expert k; the mean over the samples is the sum of the experts' means."""
+    """g(x, k) / c_k of each sample x of expert k; their mean is the sum of the experts' means."""
     own = log_gate.gather(-1, expert[:, None])[:, 0]
     return torch.exp(own - shares[expert].log())
 
@@ -69,8 +71,8 @@ def certify_normaliser(
     Raises:
         InvalidInputError: for a limit or level without meaning.
 
-    Guarantee: with probability at least 1 - delta over samples drawn independently, each from an expert chosen uniformly,
-        |log Z| <= limit (betting bounds; the ratios pi_g / r lie in [0, p]).
+    Guarantee: with probability at least 1 - delta over samples drawn independently, each from an expert
+        chosen uniformly, |log Z| <= limit (betting bounds; the ratios pi_g / r lie in [0, p]).
 
     Example:
         >>> uniform = np.log(np.full((400, 2), 0.5))
@@ -84,15 +86,21 @@ def certify_normaliser(
         raise InvalidInputError(f"`limit` must be positive and `delta` in (0, 1), got {limit} and {delta}")
     gate, logq = np.asarray(log_gate, dtype=np.float64), np.asarray(log_likelihoods, dtype=np.float64)
     if gate.ndim != 2 or gate.shape != logq.shape or 0 in gate.shape:
-        raise InvalidInputError(f"`log_gate` and `log_likelihoods` must both be (S, p), got {gate.shape} and {logq.shape}")
+        raise InvalidInputError(
+            f"`log_gate` and `log_likelihoods` must both be (S, p), got {gate.shape} and {logq.shape}"
+        )
     return Certificate.issue(
         "gating.normaliser",
         statement=f"The gated model sums to one up to a factor of exp({limit:g}) over all sequences.",
         evidence={"log_gate": gate, "log_likelihoods": logq},
         witness={"limit": limit, "delta": delta},
-        reference=Reference("derived; bounds of Waudby-Smith and Ramdas (2024)", "Z = E[pi_g / r]", "derived here"),
+        reference=Reference(
+            "derived; bounds of Waudby-Smith and Ramdas (2024)", "Z = E[pi_g / r]", "derived here"
+        ),
         assumptions=[
-            Assumption("the samples were drawn independently, each from an expert chosen uniformly at random"),
+            Assumption(
+                "the samples were drawn independently, each from an expert chosen uniformly at random"
+            ),
             Assumption("the gate had not seen these samples when it was trained"),
         ],
         confidence=1 - delta,

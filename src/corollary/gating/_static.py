@@ -1,9 +1,9 @@
 r"""Static gates: one vector of weights for every input.
 
-Symbols: weights w over the experts, model \(\pi_w = \sum_j w_j q_j\), errors \(\epsilon_k = \mathrm{KL}(p_k \| q_k)\).
-The sigma gate \(\sigma_k \propto e^{\epsilon_k}\) is the best static gate where no expert has mass on another's domain, and its worst
-divergence is never above \(\log \sum_k e^{\epsilon_k}\). For other domains the best static gate is a convex program,
-solved here by Newton steps on a smoothed maximum.
+Symbols: weights w over the experts, model \(\pi_w = \sum_j w_j q_j\), errors \(\epsilon_k = \mathrm{KL}(p_k
+\| q_k)\). The sigma gate \(\sigma_k \propto e^{\epsilon_k}\) is the best static gate where no expert has mass
+on another's domain, and its worst divergence is never above \(\log \sum_k e^{\epsilon_k}\). For other domains
+the best static gate is a convex program, solved here by Newton steps on a smoothed maximum.
 
 Source: arXiv:2602.17554, section 4.2 (sigma gate; read in an extract). The solver is derived.
 """
@@ -57,21 +57,28 @@ def sigma_gate(domains: ArrayLike, experts: ArrayLike) -> StaticGate:
         `StaticGate`; its `lower` is 0, since no solver is run.
 
     Raises:
-        InvalidInputError: where experts and domains are not paired, or an expert is infinitely far from its domain.
+        InvalidInputError: where experts and domains are not paired, or an expert is infinitely far from its
+        domain.
 
-    Guarantee: `upper` <= log sum_k exp(eps_k) (arXiv:2602.17554, appendix B as announced in section 4.2), with equality,
-        and optimal among static gates, where no expert has mass on another's domain (disjoint domains alone do not suffice).
+    Guarantee: `upper` <= log sum_k exp(eps_k) (arXiv:2602.17554, appendix B as announced in section 4.2),
+        with equality, and optimal among static gates, where no expert has mass on another's domain (disjoint
+        domains alone do not suffice).
 
     Example:
         >>> gate = sigma_gate([[1.0, 0.0], [0.0, 1.0]], [[0.5, 0.5], [0.0, 1.0]])
         >>> gate.weights.round(4).tolist()  # the worse expert gets the larger weight
         [0.6667, 0.3333]
     """
-    p_k, q = distributions("domains", domains, sum_to_one=True), distributions("experts", experts, sum_to_one=False)
+    p_k, q = (
+        distributions("domains", domains, sum_to_one=True),
+        distributions("experts", experts, sum_to_one=False),
+    )
     eps = expert_errors(p_k, q)
     if not np.isfinite(eps).all():
         worst = int(eps.argmax())
-        raise InvalidInputError(f"expert {worst} misses mass of its domain, so its error is infinite; smooth the expert")
+        raise InvalidInputError(
+            f"expert {worst} misses mass of its domain, so its error is infinite; smooth the expert"
+        )
     sigma = np.exp(eps - eps.max())
     sigma /= sigma.sum()
     losses = kl(p_k, sigma @ q)
@@ -79,7 +86,9 @@ def sigma_gate(domains: ArrayLike, experts: ArrayLike) -> StaticGate:
 
 
 def best_static_gate(domains: ArrayLike, experts: ArrayLike, *, tol: float = 1e-6) -> StaticGate:
-    r"""The static gate with the smallest worst divergence, \(\min_w \max_k \mathrm{KL}(p_k \| \sum_j w_j q_j)\).
+    r"""The static gate with the smallest worst divergence.
+
+    .. math:: \min_w \max_k \mathrm{KL}\Bigl(p_k \Big\| \sum_j w_j q_j\Bigr)
 
     Args:
         domains: (p, n) distributions.
@@ -92,20 +101,29 @@ def best_static_gate(domains: ArrayLike, experts: ArrayLike, *, tol: float = 1e-
     Raises:
         InvalidInputError: for rows that are no distributions, or mass where every expert is zero.
 
-    Guarantee: `lower <= optimum <= upper`, by convexity; the gap is at most `tol` unless round-off stops it earlier.
+    Guarantee: `lower <= optimum <= upper`, by convexity; the gap is at most `tol` unless round-off stops it
+        earlier.
 
     Example:
         >>> gate = best_static_gate([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [[0.5, 0.0, 0.5], [0.0, 1.0, 0.0]])
-        >>> gate.weights.round(3).tolist(), round(gate.upper, 4)  # the sigma gate: no expert reaches another's domain
+        >>> gate.weights.round(3).tolist(), round(gate.upper, 4)  # the sigma gate
         ([0.667, 0.333], 1.0986)
 
     Reference: arXiv:2602.17554, section 4.2, in an extract; the solver is derived.
     """
-    p_k, q = distributions("domains", domains, sum_to_one=True), distributions("experts", experts, sum_to_one=False)
+    p_k, q = (
+        distributions("domains", domains, sum_to_one=True),
+        distributions("experts", experts, sum_to_one=False),
+    )
     if p_k.shape[1] != q.shape[1]:
-        raise InvalidInputError(f"domains have {p_k.shape[1]} points and experts {q.shape[1]}; list both on the same points")
+        raise InvalidInputError(
+            f"domains have {p_k.shape[1]} points and experts {q.shape[1]}; list both on the same points"
+        )
     if (p_k[:, (q == 0).all(0)] > 0).any():
-        raise InvalidInputError("a domain has mass where every expert is zero, so every gate is infinitely far; smooth the experts")
+        raise InvalidInputError(
+            "a domain has mass where every expert is zero, so every gate is infinitely far; smooth the "
+            "experts"
+        )
     offsets = (p_k * np.log(np.where(p_k > 0, p_k, 1.0))).sum(1)
     used = p_k.any(0)
     return _minimax(p_k[:, used], q[:, used], offsets, tol)
@@ -148,16 +166,24 @@ def fit_static_gate(
         raise InvalidInputError(f"`log_likelihoods` must be (N, q), got shape {logq.shape}")
     top = logq.max(1)
     if np.isnan(logq).any() or not np.isfinite(top).all():
-        raise InvalidInputError("`log_likelihoods` holds NaN or a document impossible under every expert; drop such rows")
+        raise InvalidInputError(
+            "`log_likelihoods` holds NaN or a document impossible under every expert; drop such rows"
+        )
     rows = np.zeros(len(logq), dtype=np.int64) if domain is None else np.asarray(domain)
     if rows.shape != top.shape or rows.dtype.kind not in "iu" or rows.min() < 0:
-        raise InvalidInputError(f"`domain` must be ({len(logq)},) integers from 0, got shape {rows.shape} of {rows.dtype}")
+        raise InvalidInputError(
+            f"`domain` must be ({len(logq)},) integers from 0, got shape {rows.shape} of {rows.dtype}"
+        )
     counts = np.bincount(rows)
     if (counts == 0).any():
-        raise InvalidInputError(f"domain {int(counts.argmin())} has no documents; number the domains without holes")
+        raise InvalidInputError(
+            f"domain {int(counts.argmin())} has no documents; number the domains without holes"
+        )
     h = np.zeros(len(counts)) if entropies is None else np.asarray(entropies, dtype=np.float64)
     if h.shape != counts.shape or not np.isfinite(h).all():
-        raise InvalidInputError(f"`entropies` must be {len(counts)} finite values, one a domain, got shape {h.shape}")
+        raise InvalidInputError(
+            f"`entropies` must be {len(counts)} finite values, one a domain, got shape {h.shape}"
+        )
     p_k = np.zeros((len(counts), len(logq)))
     p_k[rows, np.arange(len(logq))] = 1 / counts[rows]
     # Every document scaled by its best expert: a constant per domain, moved into the offset.
@@ -185,7 +211,9 @@ def _minimax(p_k: np.ndarray, q: np.ndarray, offsets: np.ndarray, tol: float) ->
         slopes = -p_k @ ratio.T
         bend = lam**2 / beta
         mean = bend @ slopes
-        hessian = (ratio * (lam @ p_k)) @ ratio.T + slopes.T * bend @ slopes - np.outer(mean, mean) / bend.sum()
+        hessian = (
+            (ratio * (lam @ p_k)) @ ratio.T + slopes.T * bend @ slopes - np.outer(mean, mean) / bend.sum()
+        )
         return -top, -(lam @ slopes), -hessian
 
     w, best = np.full(len(q), 1 / len(q)), -np.inf
@@ -200,7 +228,10 @@ def _minimax(p_k: np.ndarray, q: np.ndarray, offsets: np.ndarray, tol: float) ->
 
 
 def _barrier_maximum(values: np.ndarray, beta: float) -> tuple[float, np.ndarray]:
-    r"""\(\min_t t - \beta \sum_k \log(t - f_k)\), a smooth maximum, and its weights \(\beta / (t - f_k)\), which sum to one."""
+    r"""A smooth maximum of f and its weights, which sum to one.
+
+    .. math:: \min_t t - \beta \sum_k \log(t - f_k), \qquad \beta / (t - f_k)
+    """
     below = values.max() - values
     small, large = beta, beta * len(values)  # of t - max f
     for _ in range(100):
