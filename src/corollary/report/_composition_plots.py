@@ -115,16 +115,16 @@ def convergence(run: Run) -> str | None:
         return None
     step, primal, dual = (found[f"history_{n}"].astype(float) for n in ("step", "primal", "dual"))
     lines = [
-        Line("primal: worst domain", step, primal, colour=0, dash=0, width=2.0),
-        Line("dual", step, dual, colour=1, dash=1, width=2.0),
+        Line("primal: on the worst domain", step, primal, colour=0, dash=0, width=2.0),
+        Line("dual: at the least favourable mixture", step, dual, colour=1, dash=1, width=2.0),
     ]
     return line_plot(
         "The robust gate converges",
         lines,
         x="step",
-        y="nats per document",
-        caption="Whole-sequence gate. The value of the game lies between the curves; "
-        f"last gap {number(float(primal[-1] - dual[-1]))} nats.",
+        y="nats per token above the own expert",
+        caption="Payoffs of the averaged whole-sequence gate. At a saddle point the two curves meet; "
+        f"last difference {number(float(primal[-1] - dual[-1]))} nats.",
         summary=f"primal from {primal[0]:.3f} to {primal[-1]:.3f}, dual from {dual[0]:.3f} to {dual[-1]:.3f} nats",
     )
 
