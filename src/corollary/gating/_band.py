@@ -10,7 +10,7 @@ Source: arXiv:2602.17554, section 2 for the set-up; the band and the water-filli
 the tests.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike
 
 from corollary.errors import InvalidInputError
 
-Normalise = Literal["strict", "experts", "inequality"]
 SUM_TOLERANCE = 1e-9
 
 
@@ -55,7 +54,7 @@ def distributions(name: str, rows: ArrayLike, *, sum_to_one: bool) -> np.ndarray
     return array
 
 
-def band(experts: np.ndarray, *, normalise: Normalise) -> Band:
+def band(experts: np.ndarray, *, normalise: str) -> Band:
     """The envelopes, after making sure that some normalised gate exists."""
     low, high = experts.min(0), experts.max(0)
     most, least = float(high.sum()), float(low.sum())

@@ -9,7 +9,7 @@ limiting
 cases and the uniform deviation bound are derived. Every inequality is tested on random worlds.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -238,7 +238,7 @@ def generalisation_bound(rademacher: ArrayLike, samples: ArrayLike, *, loss_rang
     return float((2 * rad + loss_range * np.sqrt(np.log(2 * len(rad) / delta) / (2 * m))).max())
 
 
-def massart_bound(size: int, samples: ArrayLike, *, loss_range: float) -> Float[np.ndarray, "..."]:
+def massart_bound(size: int, samples: Any, *, loss_range: float) -> Float[np.ndarray, "..."]:
     r"""Massart's bound on the Rademacher complexity of a finite class, \(\tfrac{B}{2} \sqrt{2 \log |G| / m}\).
 
     Args:

@@ -25,6 +25,7 @@ from corollary.gating._prefix_gates import (
     sequence_mixture,
 )
 from corollary.gating._scores import STATISTICS, ExpertScores, context_statistics, score_experts
+from corollary.models import register_loader
 from corollary.runs import read_json, write_json
 
 FORMAT = 1
@@ -175,8 +176,8 @@ class ComposedLM:
 
     def next_log_probs(self, state: dict[str, Any]) -> Float[np.ndarray, "b vocab"]:
         """(B, V) natural-log probabilities of the next token."""
-        _, parts, _ = self._next(state)
-        state["next"] = (_, parts)  # the same forward pass serves `advance`
+        of_models, parts, _ = self._next(state)
+        state["next"] = (of_models, parts)  # the same forward pass serves `advance`
         with np.errstate(divide="ignore"):
             past = state["past"] + np.log(self.prior)
         return log_mix((past - log_mix(past, 0.0)[:, None])[:, :, None], parts, axis=1)
@@ -310,3 +311,6 @@ def mixture_bits(bits: Float[np.ndarray, "n j"], prior: Float[np.ndarray, " j"])
     """(N, 1) bits of each document under the sequence-level mixture of models whose bits are given."""
     with np.errstate(divide="ignore"):
         return -log_mix(-bits * np.log(2), np.log(prior))[:, None] / np.log(2)
+
+
+register_loader("composed", lambda folder, header: ComposedLM.load(folder))

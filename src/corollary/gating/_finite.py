@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 from corollary.certificates import Assumption, Certificate, Reference
 from corollary.errors import InvalidInputError
 from corollary.gating import _finite_certificate  # noqa: F401  registers the rule
-from corollary.gating._band import Band, Normalise, band, distributions, fill, gate_from_density
+from corollary.gating._band import Band, band, distributions, fill, gate_from_density
 from corollary.numerics import exponentiated_gradient, kl, maximise_on_simplex, polytope_vertices
 
 REFERENCE = Reference(
@@ -85,7 +85,7 @@ def robust_gate(
     tol: float = 1e-4,
     mixtures: ArrayLike | None = None,
     inequalities: tuple[ArrayLike, ArrayLike] | None = None,
-    normalise: Normalise = "strict",
+    normalise: str = "strict",
     max_steps: int = 500,
 ) -> RobustGateSolution:
     r"""The gate whose model is closest in KL to the worst mixture of the domains.
@@ -140,7 +140,7 @@ def fixed_mixture_gate(
     experts: ArrayLike,
     mixture: ArrayLike,
     *,
-    normalise: Normalise = "strict",
+    normalise: str = "strict",
     tol: float = 1e-9,
 ) -> RobustGateSolution:
     r"""The gate whose model is closest in KL to one given mixture.
@@ -170,7 +170,7 @@ def fixed_mixture_gate(
 
 
 def multiplicative_weights(
-    domains: ArrayLike, experts: ArrayLike, *, steps: int = 1000, normalise: Normalise = "strict"
+    domains: ArrayLike, experts: ArrayLike, *, steps: int = 1000, normalise: str = "strict"
 ) -> Float[np.ndarray, "steps 2"]:
     r"""The plain iteration that `robust_gate` replaces: \(\lambda \propto \lambda e^{\mathrm{KL}/\sqrt t}\), models averaged.
 
@@ -208,7 +208,7 @@ def multiplicative_weights(
     return curve
 
 
-def _world(domains: ArrayLike, experts: ArrayLike, normalise: Normalise) -> tuple[np.ndarray, np.ndarray, Band]:
+def _world(domains: ArrayLike, experts: ArrayLike, normalise: str) -> tuple[np.ndarray, np.ndarray, Band]:
     if normalise not in ("strict", "experts", "inequality"):
         raise InvalidInputError(f"`normalise` must be 'strict', 'experts' or 'inequality', got {normalise!r}")
     p_k = distributions("domains", domains, sum_to_one=True)

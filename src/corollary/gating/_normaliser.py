@@ -13,7 +13,7 @@ Source: derived; arXiv:2602.17554 requires Z = 1 in section 2, its own estimator
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,8 +24,6 @@ from torch import Tensor
 from corollary.certificates import Assumption, Certificate, Reference
 from corollary.errors import InvalidInputError
 from corollary.gating import _finite_certificate  # noqa: F401  registers the rule
-
-Estimator = Literal["pooled", "per_expert"]
 
 
 class Normaliser(NamedTuple):

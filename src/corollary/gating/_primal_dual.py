@@ -57,7 +57,7 @@ class PrimalDual:
         self.step = 0
         self.weights = torch.full((extremes,), 1 / extremes, dtype=torch.float64)
         self.mu = 1.0 if settings.normalisation == "dual" else 0.0
-        self.spread = 1.0  # the largest spread of payoffs seen
+        self.spread = 1e-3  # the largest spread of payoffs seen
         self.history: dict[str, list[float]] = {name: [] for name in COLUMNS}
         self.average = {name: p.detach().clone() for name, p in gate.named_parameters()}
         if isinstance(gate, TabularGate):
@@ -168,7 +168,10 @@ class PrimalDual:
         sums["played_multiplier"] += self.mu * excess
         self.spread = max(self.spread, float(payoffs.max() - payoffs.min()))
         logits = self.weights.log() + s.rate_mixture / (self.spread * t**0.5) * payoffs
-        self.weights = (1 - s.mixture_floor) * torch.softmax(logits, -1) + s.mixture_floor / len(payoffs)
+        # A floor that only acts below it: mixing in the uniform weights at every step would, once the steps are small,
+        # pull harder than the payoffs and leave a bias (1 to 2 % of the value in our worlds).
+        floored = torch.softmax(logits, -1).clamp_min(s.mixture_floor / len(payoffs))
+        self.weights = floored / floored.sum()
         if z is not None and s.normalisation == "dual":
             self.mu = min(max(self.mu + s.rate_multiplier / t**0.5 * float(z - 1), 0.0), s.multiplier_cap)
 
@@ -263,6 +266,8 @@ class PrimalDual:
         step, mu, spread = state["numbers"].tolist()
         self.step, self.mu, self.spread = int(step), mu, spread
         self.weights, self.average, self.sums = state["weights"].clone(), part("average."), part("sums.")
+        for name in self.sums.keys() - {"weights", "payoffs"}:
+            self.sums[name] = self.sums[name].reshape(())  # files hold scalars as vectors of one
         self.generator.set_state(state["generator"].to(torch.uint8))
         self.gate.load_state_dict(part("gate."))
         self.history = {n: state[f"history.{n}"].tolist() for n in COLUMNS}
@@ -270,6 +275,6 @@ class PrimalDual:
             slots: dict[int, dict[str, Any]] = {}
             for name, value in part("optimizer.").items():
                 index, slot = name.split(".", 1)
-                slots.setdefault(int(index), {})[slot] = value
+                slots.setdefault(int(index), {})[slot] = value.reshape(()) if slot == "step" else value
             groups = self.optimizer.state_dict()["param_groups"]
             self.optimizer.load_state_dict({"state": slots, "param_groups": groups})

@@ -13,7 +13,7 @@ differ.
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,7 +65,7 @@ class RobustGate:
         rate_multiplier: step of mu, over sqrt(t).
         rho: weight of the augmentation (rho / 2)(Z - 1)^2.
         gate_floor: gamma; every weight is at least gamma / p, which bounds the losses.
-        mixture_floor: c; every extreme mixture keeps weight c / m.
+        mixture_floor: c; the weight of an extreme mixture is lifted to c / m where it falls below.
         multiplier_cap: M.
         decay: of the averaged network parameters.
         mixtures: (m, p) extreme mixtures, where not all mixtures matter.
@@ -95,11 +95,11 @@ class RobustGate:
     def __init__(
         self,
         *,
-        gate: Literal["network", "tabular"] = "network",
-        objective: Literal["sequence", "token"] = "sequence",
+        gate: str = "network",
+        objective: str = "sequence",
         entropy: str | ArrayLike = "expert",
-        normalisation: Literal["dual", "free", "none"] = "dual",
-        estimator: Literal["pooled", "per_expert"] = "pooled",
+        normalisation: str = "dual",
+        estimator: str = "pooled",
         hidden: tuple[int, ...] = (64,),
         steps: int = 2000,
         batch_size: int | None = 32,
@@ -160,7 +160,7 @@ class RobustGate:
         resume: bool = False,
         until: int | None = None,
         progress: Callable[[dict[str, float]], object] | None = None,
-    ) -> Self:
+    ) -> "RobustGate":
         """Train the gate.
 
         Args:
@@ -247,7 +247,7 @@ class RobustGate:
             torch.manual_seed(seed)
             return NetworkGate(self.size_, self.experts_, hidden=self.hidden, floor=floor)
 
-    def _finish(self, game: Game, samples: Samples | None) -> Self:
+    def _finish(self, game: Game, samples: Samples | None) -> "RobustGate":
         average = self.trainer_.mixture()
         self.mixture_ = (average @ game.mixtures).cpu().numpy()
         self.multiplier_ = self.trainer_.multiplier()

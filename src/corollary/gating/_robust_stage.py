@@ -42,7 +42,7 @@ def robust_stage(
         drawn.append(sample(expert, SAMPLES, max_tokens=SAMPLE_TOKENS, seed=settings.seed + k))
     samples = score_experts(experts, _filled(Documents.concatenate(drawn)))
     mixtures = None if settings.mixture is None else polytope_vertices(*settings.mixture)
-    gate = RobustGate(objective="token", normalisation="free", steps=settings.robust_steps, mixtures=mixtures)
+    gate = RobustGate(objective="token", normalisation="dual", steps=settings.robust_steps, mixtures=mixtures)
     gate.fit(
         np.concatenate([g.totals() for g in groups]),
         np.repeat(np.arange(len(groups)), [len(g.offsets) - 1 for g in groups]),
@@ -59,7 +59,7 @@ def robust_stage(
         "mixture": np.asarray(gate.mixture_, dtype=np.float64),
         "static": static.weights,
         "normaliser": np.array([gate.normaliser_.value, gate.normaliser_.standard_error]),
-        **{name: values for name, values in history.items() if values.ndim == 1},
+        **{name: values for name, values in history.items() if np.isfinite(values).all()},
     }
 
 

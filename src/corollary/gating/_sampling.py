@@ -149,6 +149,7 @@ def importance_resample(
     weight = np.exp(log_sum_exp(logq, weights=g) - log_sum_exp(logq - np.log(experts)))
     if not weight.sum() > 0:
         raise InvalidInputError("every proposal has weight zero under the gate; check the gate, or draw more proposals")
+    weight = weight / weight.max()
     effective = float(weight.sum() ** 2 / (weight**2).sum())
     chosen: Int[np.ndarray, " m"] = generator.choice(proposals, size=size, p=weight / weight.sum())
     return GateSamples(_take(sequences, chosen), logq[chosen], proposals, effective / proposals, effective)
