@@ -1,17 +1,25 @@
 """What the site needs beyond Markdown: names of a package as API entries, and formulas as text that needs no script.
 
-An API page holds lines such as `<!-- api: corollary.gating robust_gate sigma_gate -->`; each name becomes an entry.
+An API page holds lines such as `<!-- api: corollary.gating robust_gate sigma_gate -->`; each name becomes an entry. The
+gallery holds lines such as `<!-- run: examples/first_steps/bounds.py -->`; each becomes the script and what it prints.
 """
 
 import html
 import importlib
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
 
 API = re.compile(r"^<!-- api: (?P<package>[\w.]+)(?P<names>[^>]*)-->$", re.MULTILINE)
+RUN = re.compile(r"^<!-- run: (?P<script>[\w./]+\.py) -->$", re.MULTILINE)
 MATH = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.DOTALL)
 DIRECTIVE = re.compile(r"<p>\.\. math::(.*?)</p>", re.DOTALL)
 TOKEN = re.compile(r"\\[A-Za-z]+|\\.|.", re.DOTALL)
-PLAIN = {"mathrm", "text", "operatorname", "mathcal", "mathbb", "mathbf", "textstyle", "left", "right", "mathrm"}
+PLAIN = {"mathrm", "text", "operatorname", "mathcal", "mathbb", "mathbf", "textstyle", "left", "right"}
 SYMBOLS = {
     **{f"{size}{side}": "" for size in ("big", "Big", "bigg", "Bigg") for side in ("", "l", "r")},
     "lambda": "λ", "Lambda": "Λ", "pi": "π", "epsilon": "ε", "sigma": "σ", "mu": "μ", "rho": "ρ", "gamma": "γ",
@@ -31,11 +39,26 @@ def entries(markdown: str) -> list[tuple[str, str]]:
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Each name as a mkdocstrings entry at the place where it is defined, under its public name."""
-    return API.sub(lambda m: "\n\n".join(_entry(m["package"], n) for n in m["names"].split()), markdown)
+    """Names become mkdocstrings entries, scripts their text and output."""
+    markdown = API.sub(lambda m: "\n\n".join(_entry(m["package"], n) for n in m["names"].split()), markdown)
+    return RUN.sub(lambda m: _executed(m["script"]), markdown)
+
+
+def scripts(markdown: str) -> list[str]:
+    """The examples that a page runs."""
+    return [m["script"] for m in RUN.finditer(markdown)]
+
+
+def _executed(script: str) -> str:
+    source = (ROOT / script).read_text("utf-8")
+    paths = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, str(ROOT / script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": paths})
+    return f"`{script}`\n\n```python\n{source}```\n\nprints\n\n```text\n{done.stdout}```"
 
 
 def _entry(package: str, name: str) -> str:
+    """The name where it is defined, under its public name."""
     thing = getattr(importlib.import_module(package), name)
     module = getattr(thing, "__module__", None)
     home = f"{module}.{name}" if isinstance(module, str) and module.startswith("corollary") else f"{package}.{name}"
@@ -70,16 +93,16 @@ def _sequence(tokens: list[str]) -> str:
 
 
 def _item(tokens: list[str]) -> str:
-    token = tokens.pop(0)
-    name = token[1:]
-    if token == "{":
+    piece = tokens.pop(0)
+    name = piece[1:]
+    if piece == "{":
         inner = _sequence(tokens)
         del tokens[:1]
         return inner
-    if token in "_^":
-        return f"<{'sub' if token == '_' else 'sup'}>{_argument(tokens).strip()}</{'sub' if token == '_' else 'sup'}>"
+    if tag := {"_": "sub", "^": "sup"}.get(piece):
+        return f"<{tag}>{_argument(tokens).strip()}</{tag}>"
     if not name:
-        return html.escape(token)
+        return html.escape(piece)
     if name in ("frac", "tfrac", "dfrac"):
         return f"{_bracketed(_argument(tokens))}/{_bracketed(_argument(tokens))}"
     if name == "sqrt":
