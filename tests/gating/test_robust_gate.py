@@ -25,8 +25,8 @@ def census(domains, experts):
     p, n = domains.shape
     return {
         "log_likelihoods": np.log(np.tile(experts.T, (p, 1))), "domain": np.repeat(np.arange(p), n),
-        "features": np.tile(np.arange(n), p), "weight": domains.reshape(-1), "samples_log_likelihoods": np.log(experts.T),
-        "samples_features": np.arange(n), "samples_weight": experts.mean(0),
+        "features": np.tile(np.arange(n), p), "weight": domains.reshape(-1), "samples_log_likelihoods":
+        np.log(experts.T), "samples_features": np.arange(n), "samples_weight": experts.mean(0),
     }  # fmt: skip
 
 
@@ -34,7 +34,12 @@ def sampled(domains, experts, count, seed=0):
     rng = np.random.default_rng(seed)
     x = np.concatenate([rng.choice(experts.shape[1], count, p=q) for q in experts])
     who = np.repeat(np.arange(len(experts)), count)
-    drawn = {"samples_log_likelihoods": np.log(experts.T[x]), "samples_features": x, "samples_weight": None, "samples_expert": who}
+    drawn = {
+        "samples_log_likelihoods": np.log(experts.T[x]),
+        "samples_features": x,
+        "samples_weight": None,
+        "samples_expert": who,
+    }
     return census(domains, experts) | drawn
 
 
@@ -79,18 +84,24 @@ def test_full_batches_reach_the_exact_value_in_more_worlds(seed):
     check_full_batch(seed)
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
-def test_stochastic_steps_come_within_one_percent(seed):
+@pytest.mark.parametrize(
+    ("seed", "steps", "room"),
+    [(0, 2000, 1.02), *(pytest.param(seed, 8000, 1.01, marks=pytest.mark.slow) for seed in range(4))],
+)
+def test_stochastic_steps_come_within_one_percent(seed, steps, room):
+    """One percent after 8,000 steps; the short run is allowed two."""
     domains, experts = world(seed)
     value = robust_gate(domains, experts, tol=1e-9).upper
-    gate = RobustGate(gate="tabular", entropy="empirical", steps=8000, batch_size=32, sample_batch_size=96, checkpoints=4)
+    gate = RobustGate(
+        gate="tabular", entropy="empirical", steps=steps, batch_size=32, sample_batch_size=96, checkpoints=4
+    )
     pi = model(gate.fit(**sampled(domains, experts, 20_000)), experts)
-    assert kl(domains, pi / pi.sum()).max() <= 1.01 * value
+    assert kl(domains, pi / pi.sum()).max() <= room * value
     assert abs(pi.sum() - 1) < 5e-3
 
 
 def test_both_estimators_agree_with_the_exact_sum():
-    domains, experts = world(0)
+    _, experts = world(0)
     rng = np.random.default_rng(0)
     gate = torch.as_tensor(rng.dirichlet(np.ones(3), 30))
     exact = float((gate.T.numpy() * experts).sum())
@@ -98,7 +109,11 @@ def test_both_estimators_agree_with_the_exact_sum():
     for shares in ([1 / 3, 1 / 3, 1 / 3], [0.2, 0.3, 0.5]):
         who = np.repeat(np.arange(3), (np.array(shares) * 3 * count).astype(int))
         x = np.concatenate([rng.choice(30, (who == k).sum(), p=experts[k]) for k in range(3)])
-        logq, log_g, c = torch.as_tensor(np.log(experts.T[x])), gate[x].log(), torch.tensor(shares, dtype=torch.float64)
+        logq, log_g, c = (
+            torch.as_tensor(np.log(experts.T[x])),
+            gate[x].log(),
+            torch.tensor(shares, dtype=torch.float64),
+        )
         pooled = estimate(pooled_ratios(log_g, logq, c))
         plain = estimate(per_expert_ratios(log_g, torch.as_tensor(who), c))
         for found in (pooled, plain):
@@ -109,7 +124,9 @@ def test_both_estimators_agree_with_the_exact_sum():
     q, share = torch.as_tensor(experts), torch.full((3,), 1 / 3, dtype=torch.float64)
     ratios = pooled_ratios(gate.log(), q.T.log(), share)
     assert float((q.mean(0) * ratios).sum()) == pytest.approx(exact, abs=1e-12)
-    own = sum(float((q[k] / 3 * per_expert_ratios(gate.log(), torch.full((30,), k), share)).sum()) for k in range(3))
+    own = sum(
+        float((q[k] / 3 * per_expert_ratios(gate.log(), torch.full((30,), k), share)).sum()) for k in range(3)
+    )
     assert own == pytest.approx(exact, abs=1e-12)
 
 
@@ -117,10 +134,11 @@ def test_both_estimators_agree_with_the_exact_sum():
 def test_variants_reach_the_same_value(options):
     domains, experts = world(4)
     value = robust_gate(domains, experts, tol=1e-9).upper
-    gate = RobustGate(**(FULL | {"steps": 1500, "checkpoints": 2} | options))
-    data = sampled(domains, experts, 4000) if "estimator" in options else census(domains, experts)
+    gate = RobustGate(**(FULL | {"steps": 1200, "checkpoints": 2} | options))
+    data = sampled(domains, experts, 1500) if "estimator" in options else census(domains, experts)
     pi = model(gate.fit(**data), experts)
-    # The free variant may leave the band and be better; 4,000 samples an expert move Z by up to half a percent.
+    # The free variant may leave the band and be better; 1,500 samples an expert move Z by up to half a
+    # percent.
     room = 2e-2 if "estimator" in options else 2e-3
     assert kl(domains, pi / pi.sum()).max() <= value + room
 
@@ -129,7 +147,9 @@ def test_restricted_mixtures_with_their_diversity():
     domains, experts = world(5)
     points = np.array([[0.6, 0.4, 0.0], [0.6, 0.0, 0.4], [0.0, 0.6, 0.4], [0.2, 0.2, 0.6]])
     exact = robust_gate(domains, experts, mixtures=points, tol=1e-9)
-    gate = RobustGate(**FULL, steps=2000, mixtures=points, diversity=jensen_shannon(domains, points))
+    gate = RobustGate(
+        **FULL, steps=1200, checkpoints=4, mixtures=points, diversity=jensen_shannon(domains, points)
+    )
     pi = model(gate.fit(**census(domains, experts)), experts)
     assert kl(points @ domains, pi / pi.sum()).max() <= exact.upper + 1e-3
     assert gate.mixture_.sum() == pytest.approx(1)
@@ -146,11 +166,13 @@ def test_entropy_options_move_the_mixture():
     excess = RobustGate(**(options | {"entropy": "expert"})).fit(**data)
     assert np.abs(excess.mixture_ - given.mixture_).max() > 1e-3
     own = h + kl(domains, experts)
-    np.testing.assert_allclose(RobustGate(**(options | {"entropy": own})).fit(**data).mixture_, excess.mixture_, atol=1e-10)
+    np.testing.assert_allclose(
+        RobustGate(**(options | {"entropy": own})).fit(**data).mixture_, excess.mixture_, atol=1e-10
+    )
 
 
 def unigrams(seed, count, *, from_experts=False, p=3, length=20):
-    """Sequences of 8 symbols, scored by experts that know their domain only roughly; counts are the features."""
+    """Sequences of 8 symbols, scored by experts that know their domain roughly; counts are features."""
     fixed, rng = np.random.default_rng(42), np.random.default_rng(seed)
     truth = fixed.dirichlet(np.ones(8), p)
     experts = 0.7 * truth + 0.3 / 8
@@ -160,7 +182,7 @@ def unigrams(seed, count, *, from_experts=False, p=3, length=20):
 
 
 def test_network_repairs_experts_on_sequences():
-    """The whole-sequence gate is better in the worst domain than the uniform mixture, on documents it has not seen."""
+    """Better in the worst domain than the uniform mixture, on documents the gate has not seen."""
     logq, k, x = unigrams(0, 1000)
     held, who, y = unigrams(1, 1000)
     drawn, expert, z = unigrams(2, 2000, from_experts=True)
@@ -207,7 +229,10 @@ def test_resumed_training_is_the_same(kind, tmp_path):
         options = {"gate": "tabular", "entropy": "empirical", "steps": 60, "checkpoints": 6}
     else:
         (logq, k), (drawn, _) = documents(0), documents(1)
-        data, options = {"log_likelihoods": logq, "domain": k, "samples_log_likelihoods": drawn}, {"steps": 60, "checkpoints": 6}
+        data, options = (
+            {"log_likelihoods": logq, "domain": k, "samples_log_likelihoods": drawn},
+            {"steps": 60, "checkpoints": 6},
+        )
     whole = RobustGate(**options).fit(**data, seed=3)
     half = RobustGate(**options).fit(**data, seed=3, until=37)
     loaded = RobustGate.load(half.save(tmp_path / "gate"))

@@ -51,7 +51,11 @@ def test_an_unnormalised_gate_samples_its_normalised_model(world):
 
 def test_resampling_approaches_the_model(world):
     drawn = importance_resample(
-        sampler(world.evidence["experts"]), lambda logq, x: world.gate.T[x], size=20_000, experts=3, proposals=200_000
+        sampler(world.evidence["experts"]),
+        lambda logq, x: world.gate.T[x],
+        size=20_000,
+        experts=3,
+        proposals=200_000,
     )
     assert total_variation(drawn.sequences, world.pi) < np.sqrt(30 / 20_000)
     weights = world.pi / world.evidence["experts"].mean(0)
@@ -85,7 +89,11 @@ def test_refuses(world):
         rejection_sample(draw, lambda q, x: q, size=1, experts=2)
     with pytest.raises(InvalidInputError, match="accepts too rarely"):
         rejection_sample(
-            lambda k, g: (k, np.zeros((len(k), 2))), lambda q, x: np.eye(2)[1 - x], size=5, experts=2, max_proposals=2000
+            lambda k, g: (k, np.zeros((len(k), 2))),
+            lambda q, x: np.eye(2)[1 - x],
+            size=5,
+            experts=2,
+            max_proposals=2000,
         )
     excluded = np.array([[0.0, -np.inf], [-np.inf, 0.0]])
     with pytest.raises(InvalidInputError, match="weight zero"):

@@ -48,7 +48,9 @@ def distributions(name: str, rows: ArrayLike, *, sum_to_one: bool) -> np.ndarray
     sums = array.sum(1)
     if sum_to_one and (np.abs(sums - 1) > SUM_TOLERANCE).any():
         worst = int(np.abs(sums - 1).argmax())
-        raise InvalidInputError(f"row {worst} of `{name}` sums to {sums[worst]:.9g}; divide every row by its sum")
+        raise InvalidInputError(
+            f"row {worst} of `{name}` sums to {sums[worst]:.9g}; divide every row by its sum"
+        )
     if (sums == 0).any():
         raise InvalidInputError(f"row {int(sums.argmin())} of `{name}` is all zeros; drop it or give it mass")
     return array
@@ -62,15 +64,20 @@ def band(experts: np.ndarray, *, normalise: str) -> Band:
     if least > 1 + SUM_TOLERANCE:
         worst = int(sums.argmax())
         raise InvalidInputError(
-            f"no gate gives a model that sums to one or less: the smallest expert at every point already sums to "
-            f"{least:.6g}; expert {worst} sums to {sums[worst]:.6g}; pass normalise='experts' to rescale the experts"
+            f"no gate gives a model that sums to one or less: the smallest expert at every point already "
+            f"sums to "
+            f"{least:.6g}; expert {worst} sums to {sums[worst]:.6g}; pass normalise='experts' to rescale "
+            f"the experts"
         )
     if most < 1 - SUM_TOLERANCE and normalise != "inequality":
         worst = int(sums.argmin())
         raise InvalidInputError(
-            f"no gate gives a model that sums to one on these {len(high)} points: the largest expert at every point "
-            f"sums to {most:.6g}; expert {worst} sums to {sums[worst]:.6g}, {1 - sums[worst]:.6g} of its mass lies "
-            "elsewhere; pass normalise='experts' to rescale the experts, or normalise='inequality' to allow sums below one"
+            f"no gate gives a model that sums to one on these {len(high)} points: the largest expert at "
+            f"every point "
+            f"sums to {most:.6g}; expert {worst} sums to {sums[worst]:.6g}, {1 - sums[worst]:.6g} of its "
+            f"mass lies "
+            "elsewhere; pass normalise='experts' to rescale the experts, or normalise='inequality' to allow "
+            "sums below one"
         )
     return Band(low, high, most < 1 - SUM_TOLERANCE)
 
@@ -122,7 +129,8 @@ def _spread(pi: np.ndarray, low: np.ndarray, high: np.ndarray, live: np.ndarray)
 def gate_from_density(pi: ArrayLike, experts: ArrayLike) -> Float[np.ndarray, "p n"]:
     r"""A gate whose model is `pi`: at each point it mixes the largest and the smallest expert.
 
-    .. math:: g(x, \arg\max_j q_j) = \frac{\pi(x) - lo(x)}{hi(x) - lo(x)}, \qquad g(x, \arg\min_j q_j) = 1 - \text{that}
+    .. math:: g(x, \arg\max_j q_j) = \frac{\pi(x) - lo(x)}{hi(x) - lo(x)}, \qquad
+              g(x, \arg\min_j q_j) = 1 - g(x, \arg\max_j q_j)
 
     Args:
         pi: (n,) model with \(lo \le \pi \le hi\).
@@ -151,7 +159,8 @@ def gate_from_density(pi: ArrayLike, experts: ArrayLike) -> Float[np.ndarray, "p
     if outside.any():
         x = int(outside.argmax())
         raise InvalidInputError(
-            f"`pi` is {target[x]:.6g} at point {x}, outside the experts' [{low[x]:.6g}, {high[x]:.6g}]; no gate gives it"
+            f"`pi` is {target[x]:.6g} at point {x}, outside the experts' [{low[x]:.6g}, {high[x]:.6g}]; no "
+            f"gate gives it"
         )
     wide = high > low
     top = np.where(wide, (np.clip(target, low, high) - low) / np.where(wide, high - low, 1.0), 0.5)

@@ -1,4 +1,4 @@
-r"""What is known about the robust gate before any solver runs: bounds on its divergence and on the value of the game.
+r"""Bounds on the robust gate and on the value of the game, known before any solver runs.
 
 Symbols: \(\epsilon_k = \mathrm{KL}(p_k \| q_k)\), \(\sigma_k \propto e^{\epsilon_k}\), \(\pi_\sigma = \sum_k \sigma_k
 q_k\), V the
@@ -37,10 +37,14 @@ class Bracket(NamedTuple):
 
 
 def _paired(domains: ArrayLike, experts: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    p_k, q = distributions("domains", domains, sum_to_one=True), distributions("experts", experts, sum_to_one=False)
+    p_k, q = (
+        distributions("domains", domains, sum_to_one=True),
+        distributions("experts", experts, sum_to_one=False),
+    )
     if p_k.shape != q.shape:
         raise InvalidInputError(
-            f"there are {p_k.shape} domains and {q.shape} experts; this bound pairs them: give the expert of each domain, in order"
+            f"there are {p_k.shape} domains and {q.shape} experts; this bound pairs them: give the expert "
+            f"of each domain, in order"
         )
     return p_k, q
 
@@ -88,7 +92,9 @@ def sigma_bound(errors: ArrayLike) -> float:
     """
     eps = np.asarray(errors, dtype=np.float64)
     if eps.ndim != 1 or eps.size == 0 or np.isnan(eps).any():
-        raise InvalidInputError(f"`errors` must be a list of at least one KL divergence, got shape {eps.shape}")
+        raise InvalidInputError(
+            f"`errors` must be a list of at least one KL divergence, got shape {eps.shape}"
+        )
     return np.inf if (eps == np.inf).any() else float(log_sum_exp(eps))
 
 
@@ -114,8 +120,8 @@ def theorem3_bound(
     Raises:
         InvalidInputError: where experts and domains are not paired, or a weight vector has another length.
 
-    Guarantee: holds for the saddle point; for a solution with a duality gap, add the gap. Needs experts that sum to one
-        on these points.
+    Guarantee: holds for the saddle point; for a solution with a duality gap, add the gap. Needs experts that
+        sum to one on these points.
 
     Example:
         >>> p_k = [[1.0, 0.0], [0.0, 1.0]]
@@ -123,12 +129,15 @@ def theorem3_bound(
         >>> abs(round(float(bound.value), 12))  # log 2, minus a diversity gain of log 2
         0.0
 
-    Reference: arXiv:2602.17554, Theorem 3; statement and the start of its proof read in an extract, completed here.
+    Reference: arXiv:2602.17554, Theorem 3; statement and the start of its proof read in an extract, completed
+        here.
     """
     p_k, q = _paired(domains, experts)
     star, lam = np.asarray(least_favourable, dtype=np.float64), np.asarray(mixtures, dtype=np.float64)
     if star.shape != (len(p_k),) or lam.shape[-1:] != (len(p_k),):
-        raise InvalidInputError(f"weights of shapes {star.shape} and {lam.shape} do not fit {len(p_k)} domains")
+        raise InvalidInputError(
+            f"weights of shapes {star.shape} and {lam.shape} do not fit {len(p_k)} domains"
+        )
     eps = kl(p_k, q)
     top = sigma_bound(eps)
     sigma = np.exp(eps - top)
@@ -143,7 +152,8 @@ def theorem3_bound(
 def capacity(domains: ArrayLike, *, tol: float = 1e-9) -> float:
     r"""Capacity of the channel from domains to points, \(C = \max_\lambda \mathrm{JSD}_\lambda(\{p_k\})\).
 
-    The objective of Blahut and Arimoto, climbed by Newton steps. It is also the robust game with every model allowed.
+    The objective of Blahut and Arimoto, climbed by Newton steps. It is also the robust game with every model
+    allowed.
 
     Args:
         domains: (p, n) distributions.
@@ -219,8 +229,8 @@ def generalisation_bound(rademacher: ArrayLike, samples: ArrayLike, *, loss_rang
     Raises:
         InvalidInputError: for shapes that differ, no samples, or a level outside (0, 1).
 
-    Guarantee: with probability at least 1 - delta, for all gates of the class and all domains at once (McDiarmid and
-        symmetrisation; only the class of gates enters, not the experts).
+    Guarantee: with probability at least 1 - delta, for all gates of the class and all domains at once
+        (McDiarmid and symmetrisation; only the class of gates enters, not the experts).
 
     Example:
         >>> round(generalisation_bound([0.0], [200], loss_range=1.0, delta=0.05), 4)
@@ -228,18 +238,24 @@ def generalisation_bound(rademacher: ArrayLike, samples: ArrayLike, *, loss_rang
 
     Reference: standard; the paper's section 4.6 was not seen, its statement may differ.
     """
-    rad, m = np.broadcast_arrays(np.asarray(rademacher, dtype=np.float64), np.asarray(samples, dtype=np.float64))
+    rad, m = np.broadcast_arrays(
+        np.asarray(rademacher, dtype=np.float64), np.asarray(samples, dtype=np.float64)
+    )
     if rad.ndim != 1 or rad.size == 0 or not (m >= 1).all() or not np.isfinite(rad).all():
         raise InvalidInputError(
             f"`rademacher` and `samples` must be lists of one value a domain, got shapes {rad.shape}, {m.shape}"
         )
     if not (0 < delta < 1 and 0 <= loss_range < np.inf):
-        raise InvalidInputError(f"`delta` must lie in (0, 1) and `loss_range` be finite, got {delta} and {loss_range}")
+        raise InvalidInputError(
+            f"`delta` must lie in (0, 1) and `loss_range` be finite, got {delta} and {loss_range}"
+        )
     return float((2 * rad + loss_range * np.sqrt(np.log(2 * len(rad) / delta) / (2 * m))).max())
 
 
 def massart_bound(size: int, samples: Any, *, loss_range: float) -> Float[np.ndarray, "..."]:
-    r"""Massart's bound on the Rademacher complexity of a finite class, \(\tfrac{B}{2} \sqrt{2 \log |G| / m}\).
+    r"""Massart's bound on the Rademacher complexity of a finite class.
+
+    .. math:: \mathfrak{R}_m \le \tfrac{B}{2} \sqrt{2 \log |G| / m}
 
     Args:
         size: number of gates in the class.
@@ -260,5 +276,7 @@ def massart_bound(size: int, samples: Any, *, loss_range: float) -> Float[np.nda
     """
     m = np.asarray(samples, dtype=np.float64)
     if size < 1 or not (m >= 1).all():
-        raise InvalidInputError(f"the class needs a gate and every domain a sample, got {size} gates and {m} samples")
+        raise InvalidInputError(
+            f"the class needs a gate and every domain a sample, got {size} gates and {m} samples"
+        )
     return np.asarray(loss_range / 2 * np.sqrt(2 * np.log(size) / m))

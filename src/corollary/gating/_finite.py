@@ -11,7 +11,8 @@ The KL is convex in lambda, so its largest value is at a domain. Phi is concave,
 are
 restricted to a polytope, its extreme points v take the place of the domains: \(p_v = \sum_k v_k p_k\).
 
-Source: arXiv:2602.17554, sections 2 and 4 (read in an extract; the solver is derived, and checked in the tests).
+Source: arXiv:2602.17554, sections 2 and 4 (read in an extract; the solver is derived, and checked in the
+    tests).
 """
 
 from dataclasses import dataclass
@@ -110,7 +111,8 @@ def robust_gate(
         `RobustGateSolution`.
 
     Raises:
-        InvalidInputError: for rows that are no distributions, shapes that differ, mass where every expert is zero, an
+        InvalidInputError: for rows that are no distributions, shapes that differ, mass where every expert is
+        zero, an
             empty set of mixtures, or an empty set of gates.
 
     Guarantee: `lower <= V <= upper` by weak duality, and `upper - lower <= tol` as certified (rule
@@ -122,7 +124,8 @@ def robust_gate(
         >>> round(solution.upper, 4), solution.pi.tolist()  # log 2: disjoint domains, and experts good enough
         (0.6931, [0.5, 0.5])
 
-    Reference: arXiv:2602.17554, section 2, in an extract; the solver is derived, may differ from the authors'.
+    Reference: arXiv:2602.17554, section 2, in an extract; the solver is derived, may differ from the
+        authors'.
     """
     if not 0 < tol < np.inf:
         raise InvalidInputError(f"`tol` must be a positive gap in nats, got {tol}; 1e-4 is the default")
@@ -163,16 +166,21 @@ def fixed_mixture_gate(
     Guarantee: optimal, by the same certificate as `robust_gate`.
 
     Example:
-        >>> fixed_mixture_gate([[0.7, 0.3], [0.1, 0.9]], [[0.8, 0.2], [0.2, 0.8]], [0.5, 0.5]).pi.round(12).tolist()
+        >>> fixed = fixed_mixture_gate([[0.7, 0.3], [0.1, 0.9]], [[0.8, 0.2], [0.2, 0.8]], [0.5, 0.5])
+        >>> fixed.pi.round(12).tolist()
         [0.4, 0.6]
     """
-    return robust_gate(domains, experts, mixtures=np.atleast_2d(np.asarray(mixture)), normalise=normalise, tol=tol)
+    return robust_gate(
+        domains, experts, mixtures=np.atleast_2d(np.asarray(mixture)), normalise=normalise, tol=tol
+    )
 
 
 def multiplicative_weights(
     domains: ArrayLike, experts: ArrayLike, *, steps: int = 1000, normalise: str = "strict"
 ) -> Float[np.ndarray, "steps 2"]:
-    r"""The plain iteration that `robust_gate` replaces: \(\lambda \propto \lambda e^{\mathrm{KL}/\sqrt t}\), models averaged.
+    r"""The plain iteration that `robust_gate` replaces: multiplicative weights, and averaged models.
+
+    .. math:: \lambda_k \propto \lambda_k e^{\mathrm{KL}(p_k \| \pi_\lambda) / \sqrt t}
 
     Args:
         domains: (p, n) distributions.
@@ -181,12 +189,14 @@ def multiplicative_weights(
         normalise: as in `robust_gate`.
 
     Returns:
-        (steps, 2) best lower bound and current upper bound after each step, in nats: the curve of the gap over time.
+        (steps, 2) best lower bound and current upper bound after each step, in nats: the curve of the gap
+        over time.
 
     Raises:
         InvalidInputError: as `robust_gate`.
 
-    Guarantee: the gap falls like \(O(\log t / \sqrt t)\); on some worlds it stalls above 1e-4 for a very long time.
+    Guarantee: the gap falls like \(O(\log t / \sqrt t)\); on some worlds it stalls above 1e-4 for a very long
+        time.
 
     Example:
         >>> curve = multiplicative_weights([[0.9, 0.1], [0.1, 0.9]], [[0.8, 0.2], [0.2, 0.8]], steps=50)
@@ -224,7 +234,8 @@ def _world(domains: ArrayLike, experts: ArrayLike, normalise: str) -> tuple[np.n
     if lost.any():
         k, x = np.argwhere(lost)[0]
         raise InvalidInputError(
-            f"domain {k} has mass {p_k[k, x]:.6g} at point {x}, where every expert is zero, so every gate is infinitely "
+            f"domain {k} has mass {p_k[k, x]:.6g} at point {x}, where every expert is zero, so every gate "
+            f"is infinitely "
             "far from it; smooth the experts"
         )
     return p_k, q, limits
@@ -240,7 +251,9 @@ def _extreme_points(p: int, mixtures: ArrayLike | None, inequalities: tuple[Arra
     else:
         points = np.eye(p)
     if points.shape[1] != p:
-        raise InvalidInputError(f"mixtures have {points.shape[1]} weights for {p} domains; give one weight a domain")
+        raise InvalidInputError(
+            f"mixtures have {points.shape[1]} weights for {p} domains; give one weight a domain"
+        )
     return points
 
 
@@ -284,8 +297,10 @@ def _solution(
     certificate = Certificate.issue(
         "gating.duality_gap",
         statement=(
-            f"For every allowed mixture of the {len(p_k)} domains the gated model is within {divergences.max():.6g} nats of "
-            f"it in KL divergence, and no gate over these {len(q)} experts guarantees less by more than {tol:g} nats."
+            f"For every allowed mixture of the {len(p_k)} domains the gated model is within "
+            f"{divergences.max():.6g} nats of "
+            f"it in KL divergence, and no gate over these {len(q)} experts guarantees less by more than "
+            f"{tol:g} nats."
         ),
         evidence=evidence,
         witness={

@@ -5,7 +5,7 @@ the mean
 length), extreme mixtures v, diversities d_v (the Jensen-Shannon divergence of the domains under v),
 
 .. math:: \mathrm{payoff}_v = \sum_k v_k s_k (\mathrm{CE}_k - h_k) - d_v, \qquad
-          L(g, \lambda, \mu) = \sum_v \lambda_v \mathrm{payoff}_v + u \mu (Z - 1), \qquad u = \mathrm{mean}_k s_k.
+          L(g, \lambda, \mu) = \sum_v \lambda_v \mathrm{payoff}_v + u \mu (Z - 1), \quad u = \bar s.
 
 Source: arXiv:2602.17554, section 5 by title only; derived.
 """
@@ -49,20 +49,29 @@ class Game:
 
 
 def make_game(
-    rows: Rows, held_out: Rows | None, lengths: Any, *, entropy_rule: Any, objective: str, mixtures: ArrayLike | None,
+    rows: Rows, held_out: Rows | None, lengths: Any, *, entropy_rule: Any, objective: str, mixtures: ArrayLike
+        | None,
     diversity: ArrayLike | None, tabular: bool,
 ) -> Game:  # fmt: skip
     """Entropies by the rule asked for, scales by the objective, extreme mixtures and their diversities."""
     k, device = rows.domains, rows.logq.device
     scale = torch.ones(k, dtype=torch.float64, device=device)
     if objective == "token":
-        size = None if lengths is None else torch.as_tensor(np.asarray(lengths), dtype=torch.float64, device=device)
+        size = (
+            None
+            if lengths is None
+            else torch.as_tensor(np.asarray(lengths), dtype=torch.float64, device=device)
+        )
         if size is None or size.shape != (len(rows),) or not (size > 0).all():
-            raise InvalidInputError(f"objective='token' needs `lengths`, ({len(rows)},) positive token counts")
+            raise InvalidInputError(
+                f"objective='token' needs `lengths`, ({len(rows)},) positive token counts"
+            )
         scale = 1 / rows.means(size[rows.order])
     points = np.eye(k) if mixtures is None else distributions("mixtures", mixtures, sum_to_one=True)
     if points.shape[1] != k:
-        raise InvalidInputError(f"mixtures have {points.shape[1]} weights for {k} domains; give one weight a domain")
+        raise InvalidInputError(
+            f"mixtures have {points.shape[1]} weights for {k} domains; give one weight a domain"
+        )
     spread = entropy(points) if diversity is None else np.asarray(diversity, dtype=np.float64)
     if spread.shape != (len(points),) or not np.isfinite(spread).all():
         raise InvalidInputError(
@@ -106,7 +115,7 @@ def state_masses(rows: Rows, codes: Tensor, states: int) -> Float[Tensor, "p n"]
 
 
 class TabularDual:
-    """Lower bounds on what any tabular gate reaches on these rows and samples, by weak duality.
+    r"""Lower bounds on what any tabular gate reaches on these rows and samples, by weak duality.
 
     The inner minimum over all gates is \\(\\pi = \\mathrm{clip}(a / (u \\mu c), lo, hi)\\) at each state, with a its
     weighted mass
@@ -115,7 +124,9 @@ class TabularDual:
 
     def __init__(self, rows: Rows, samples: Samples, game: Game, *, states: int, floor: float) -> None:
         self.game, self.mass = game, state_masses(rows, rows.features, states)
-        logq = torch.full((states, rows.logq.shape[1]), -torch.inf, dtype=torch.float64, device=rows.logq.device)
+        logq = torch.full(
+            (states, rows.logq.shape[1]), -torch.inf, dtype=torch.float64, device=rows.logq.device
+        )
         logq[samples.features] = samples.logq
         logq[rows.features] = rows.logq
         q = logq.exp()

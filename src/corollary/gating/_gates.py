@@ -10,12 +10,15 @@ Source: arXiv:2602.17554 leaves the gate's architecture to an appendix that was 
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-DEEPEST = -1e4  # an impossible expert counts as this many nats behind in the scores (its model stays impossible)
+DEEPEST = (
+    -1e4
+)  # an impossible expert counts as this many nats behind in the scores (its model stays impossible)
 
 
 def floored_log_softmax(scores: Float[Tensor, "n p"], floor: float) -> Float[Tensor, "n p"]:
@@ -33,7 +36,9 @@ class TabularGate(nn.Module):
     def __init__(self, states: int, experts: int, *, floor: float) -> None:
         super().__init__()
         self.floor = floor
-        self.log_weights = nn.Parameter(torch.full((states, experts), -math.log(experts), dtype=torch.float64))
+        self.log_weights = nn.Parameter(
+            torch.full((states, experts), -math.log(experts), dtype=torch.float64)
+        )
 
     def log_gate(self, log_weights: Tensor, state: Tensor) -> Float[Tensor, "n p"]:
         """Log-weights of the rows, from a table of log-weights that sum to one."""
@@ -52,11 +57,13 @@ class NetworkGate(nn.Module):
         self.floor = floor
         widths = [features + experts, *hidden]
         layers: list[nn.Module] = []
-        for inner, outer in zip(widths[:-1], widths[1:], strict=True):
+        for inner, outer in pairwise(widths):
             layers += [nn.Linear(inner, outer, dtype=torch.float64), nn.GELU()]
         last = nn.Linear(widths[-1], experts, dtype=torch.float64)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
+        self.centre: Tensor
+        self.spread: Tensor
         self.perceptron = nn.Sequential(*layers, last)
         self.trust = nn.Parameter(torch.zeros(experts, dtype=torch.float64))
         self.register_buffer("centre", torch.zeros(features, dtype=torch.float64))

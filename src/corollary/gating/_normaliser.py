@@ -49,7 +49,7 @@ def pooled_ratios(log_gate: Tensor, log_likelihoods: Tensor, shares: Tensor) -> 
 
 
 def per_expert_ratios(log_gate: Tensor, expert: Tensor, shares: Tensor) -> Float[Tensor, " n"]:
-    """g(x, k) / c_k of each sample x of expert k; the mean over the samples is the sum of the experts' means."""
+    """g(x, k) / c_k of each sample x of expert k; their mean is the sum of the experts' means."""
     own = log_gate.gather(-1, expert[:, None])[:, 0]
     return torch.exp(own - shares[expert].log())
 
@@ -95,9 +95,13 @@ def certify_normaliser(
         statement=f"The gated model sums to one up to a factor of exp({limit:g}) over all sequences.",
         evidence={"log_gate": gate, "log_likelihoods": logq},
         witness={"limit": limit, "delta": delta},
-        reference=Reference("derived; bounds of Waudby-Smith and Ramdas (2024)", "Z = E[pi_g / r]", "derived here"),
+        reference=Reference(
+            "derived; bounds of Waudby-Smith and Ramdas (2024)", "Z = E[pi_g / r]", "derived here"
+        ),
         assumptions=[
-            Assumption("the samples were drawn independently, each from an expert chosen uniformly at random"),
+            Assumption(
+                "the samples were drawn independently, each from an expert chosen uniformly at random"
+            ),
             Assumption("the gate had not seen these samples when it was trained"),
         ],
         confidence=1 - delta,

@@ -1,4 +1,4 @@
-r"""The loop of the primal-dual trainer: one step, averages, regrets, checkpoints, and a state that can be stored.
+r"""The loop of the primal-dual trainer: steps, averages, regrets, checkpoints, and a state to store.
 
 Symbols: at step t the gate \(g_t\), weights \(\lambda_t\) over the extreme mixtures, multiplier \(\mu_t\). Averages and
 regrets run over
@@ -100,7 +100,11 @@ class PrimalDual:
     ) -> None:  # fmt: skip
         """Train up to step `until`."""
         dual = None
-        if isinstance(self.gate, TabularGate) and samples is not None and self.settings.normalisation == "dual":
+        if (
+            isinstance(self.gate, TabularGate)
+            and samples is not None
+            and self.settings.normalisation == "dual"
+        ):
             states = len(self.gate.log_weights)
             dual = TabularDual(rows, samples, game, states=states, floor=self.settings.gate_floor)
         total = self.settings.steps
@@ -126,7 +130,8 @@ class PrimalDual:
         z = self._normaliser(samples, table)
         if not torch.isfinite(ce).all():
             raise InvalidInputError(
-                f"a loss is infinite at step {t}: the gate puts all weight on experts that exclude a row; raise `gate_floor`"
+                f"a loss is infinite at step {t}: the gate puts all weight on experts that exclude a row; "
+                f"raise `gate_floor`"
             )
         loss = game.weights(self.weights) @ ce
         if z is not None and s.normalisation == "dual":
@@ -168,7 +173,8 @@ class PrimalDual:
         sums["played_multiplier"] += self.mu * excess
         self.spread = max(self.spread, float(payoffs.max() - payoffs.min()))
         logits = self.weights.log() + s.rate_mixture / (self.spread * t**0.5) * payoffs
-        # A floor that only acts below it: mixing in the uniform weights at every step would, once the steps are small,
+        # A floor that only acts below it: mixing in the uniform weights at every step would, once the steps
+        # are small,
         # pull harder than the payoffs and leave a bias (1 to 2 % of the value in our worlds).
         floored = torch.softmax(logits, -1).clamp_min(s.mixture_floor / len(payoffs))
         self.weights = floored / floored.sum()
@@ -218,7 +224,7 @@ class PrimalDual:
     def _measure(
         self, judged: Rows, rows: Rows, samples: Samples | None, game: Game, dual: TabularDual | None
     ) -> dict[str, float]:
-        """The averaged gate on all rows: worst payoff of the normalised model, Z, and the gap with its parts."""
+        """The averaged gate on all rows: worst payoff of its normalised model, Z, the gap and its parts."""
         nan, sums = float("nan"), self.sums
         record = dict.fromkeys(COLUMNS, nan) | {"step": float(self.step), "multiplier": self.multiplier()}
         z, error = 1.0, nan
@@ -234,7 +240,8 @@ class PrimalDual:
         record["worst"] = float((payoffs(judged) + shift).max())
         count, cap = float(sums["count"]), self.settings.multiplier_cap
         record["regret_mixture"] = float(sums["payoffs"].max() - sums["played_mixture"]) / count
-        record["regret_multiplier"] = float(max(cap * sums["excess"], 0.0) - sums["played_multiplier"]) / count
+        over = max(cap * float(sums["excess"]), 0.0) - float(sums["played_multiplier"])
+        record["regret_multiplier"] = over / count
         if dual is not None:
             record["primal"] = float(payoffs(rows).max()) + game.unit * cap * max(z - 1, 0.0)
             record["dual"] = dual.value(self.mixture(), self.multiplier())

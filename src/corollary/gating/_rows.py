@@ -1,4 +1,4 @@
-r"""Scored rows for the training of a gate: documents of the domains, and samples of the experts; checked once.
+r"""Scored rows for the training of a gate, checked once: documents of the domains, samples of the experts.
 
 Symbols: `log_likelihoods` (N, p), every row scored by every expert; `domain` (N,) which domain it comes from;
 `features`
@@ -17,7 +17,7 @@ from corollary.errors import InvalidInputError
 
 
 def as_tensor(values: Any, device: torch.device | None = None) -> Tensor:
-    """Any array or tensor as a tensor, floats in float64, on the device of a tensor unless another is given."""
+    """Any array or tensor as a tensor, floats in float64, on its own device unless another is given."""
     tensor = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
     tensor = tensor.detach().to(device or tensor.device)
     return tensor.to(torch.float64) if tensor.is_floating_point() else tensor
@@ -34,7 +34,9 @@ def scores(name: str, values: Any, device: torch.device | None = None) -> Float[
         raise InvalidInputError(f"`{name}` holds NaN or plus infinity; score the rows again")
     if torch.isinf(logq.amax(1)).any():
         row = int(torch.isinf(logq.amax(1)).nonzero()[0])
-        raise InvalidInputError(f"row {row} of `{name}` is impossible under every expert; drop it or smooth an expert")
+        raise InvalidInputError(
+            f"row {row} of `{name}` is impossible under every expert; drop it or smooth an expert"
+        )
     return logq
 
 
@@ -49,7 +51,9 @@ def inputs(features: Any, count: int, *, tabular: bool, device: torch.device) ->
         return torch.zeros(count, 0, dtype=torch.float64, device=device)
     array = as_tensor(features, device).to(torch.float64)
     if array.ndim != 2 or len(array) != count or not torch.isfinite(array).all():
-        raise InvalidInputError(f"`features` must be ({count}, d) finite values, got shape {tuple(array.shape)}")
+        raise InvalidInputError(
+            f"`features` must be ({count}, d) finite values, got shape {tuple(array.shape)}"
+        )
     return array
 
 
@@ -78,14 +82,23 @@ class Rows:
 
     @classmethod
     def make(
-        cls, log_likelihoods: Any, domain: Any, features: Any, weight: Any, *, tabular: bool, domains: int | None = None
+        cls,
+        log_likelihoods: Any,
+        domain: Any,
+        features: Any,
+        weight: Any,
+        *,
+        tabular: bool,
+        domains: int | None = None,
     ) -> "Rows":
         """Check and pack; rows are sorted by domain."""
         logq = scores("log_likelihoods", log_likelihoods)
         n, device = len(logq), logq.device
         k = as_tensor(domain, device)
         if k.shape != (n,) or k.is_floating_point() or (k < 0).any():
-            raise InvalidInputError(f"`domain` must be ({n},) integers from 0, got shape {tuple(k.shape)} of {k.dtype}")
+            raise InvalidInputError(
+                f"`domain` must be ({n},) integers from 0, got shape {tuple(k.shape)} of {k.dtype}"
+            )
         count = int(k.max()) + 1 if domains is None else domains
         if int(k.max()) >= count:
             raise InvalidInputError(f"`domain` names domain {int(k.max())}, but there are only {count}")
@@ -93,7 +106,9 @@ class Rows:
         k, w = k.long()[order], weights("weight", weight, n, device)[order]
         mass = torch.zeros(count, dtype=torch.float64, device=device).index_add_(0, k, w)
         if not (mass > 0).all():
-            raise InvalidInputError(f"domain {int(mass.argmin())} has no rows; number the domains without holes")
+            raise InvalidInputError(
+                f"domain {int(mass.argmin())} has no rows; number the domains without holes"
+            )
         x = inputs(features, n, tabular=tabular, device=device)[order]
         return cls(logq[order], x, k, w / mass[k], order, count)
 
@@ -101,14 +116,16 @@ class Rows:
         return len(self.logq)
 
     def draw(self, size: int, generator: torch.Generator) -> Int[Tensor, "p b"]:
-        """`size` row numbers of each domain, by weight, with replacement: one inverted cumulative sum for all."""
+        """`size` rows of each domain, by weight, with replacement: one inverted cumulative sum for all."""
         upto = torch.cumsum(self.share, 0)
         u = torch.rand(self.domains, size, dtype=torch.float64, generator=generator).to(upto.device)
         first = torch.arange(self.domains, device=upto.device)[:, None]
         found = torch.searchsorted(upto, (first + u).reshape(-1), right=True).reshape(u.shape)
         starts = torch.searchsorted(self.domain, first[:, 0])
         ends = torch.searchsorted(self.domain, first[:, 0], right=True) - 1
-        return found.clamp(starts[:, None], ends[:, None])  # a sum's round-off must not cross into the next domain
+        return found.clamp(
+            starts[:, None], ends[:, None]
+        )  # a sum's round-off must not cross into the next domain
 
     def means(self, values: Float[Tensor, " n"]) -> Float[Tensor, " p"]:
         """Mean of `values` over each domain."""
@@ -148,7 +165,9 @@ class Samples:
             k = k.long()
             shares = torch.bincount(k, minlength=experts).to(torch.float64) / n
             if (shares == 0).any():
-                raise InvalidInputError(f"expert {int(shares.argmin())} has no samples; draw from every expert")
+                raise InvalidInputError(
+                    f"expert {int(shares.argmin())} has no samples; draw from every expert"
+                )
         w = None if weight is None else weights("samples_weight", weight, n, device)
         x = inputs(features, n, tabular=tabular, device=device)
         return cls(logq, x, k, w, shares)
@@ -157,7 +176,7 @@ class Samples:
         return len(self.logq)
 
     def draw(self, size: int, generator: torch.Generator) -> Int[Tensor, " b"]:
-        """`size` samples, by weight, with replacement; the same number of each expert where the experts are known."""
+        """`size` samples, by weight, with replacement."""
         if self.weight is not None:
             upto = torch.cumsum(self.weight, 0)
             u = torch.rand(size, dtype=torch.float64, generator=generator).to(upto.device) * upto[-1]
