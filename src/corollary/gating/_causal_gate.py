@@ -75,7 +75,7 @@ class CausalGate:
         >>> experts = [NgramModel.fit(docs.select([0])), NgramModel.fit(docs.select([1]))]
         >>> gate = CausalGate(steps=20, batch=64).fit([score_experts(experts, docs)])
         >>> gate.log_weights(score_experts(experts, docs)).shape
-        (176, 2)
+        (112, 2)
 
     Reference: arXiv:2602.17554, section 7; reconstructed from the section's title and our derivation, may differ.
     """
