@@ -17,7 +17,6 @@ ROOT = Path(__file__).parents[1]
 API = re.compile(r"^<!-- api: (?P<package>[\w.]+)(?P<names>[^>]*)-->$", re.MULTILINE)
 RUN = re.compile(r"^<!-- run: (?P<script>[\w./]+\.py) -->$", re.MULTILINE)
 MATH = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.DOTALL)
-DIRECTIVE = re.compile(r"<p>\.\. math::(.*?)</p>", re.DOTALL)
 TOKEN = re.compile(r"\\[A-Za-z]+|\\.|.", re.DOTALL)
 PLAIN = {"mathrm", "text", "operatorname", "mathcal", "mathbb", "mathbf", "textstyle", "left", "right"}
 SYMBOLS = {
@@ -67,7 +66,6 @@ def _entry(package: str, name: str) -> str:
 
 def on_page_content(content: str, **_: object) -> str:
     """TeX as plain text with Greek letters, indices and exponents."""
-    content = DIRECTIVE.sub(lambda m: f'<div class="arithmatex">{m[1]}</div>', content)
     return MATH.sub(lambda m: f'<{m[1]} class="formula">{formula(m[2])}</{m[1]}>', content)
 
 
@@ -78,10 +76,10 @@ def formula(tex: str) -> str:
         >>> formula(r"\(\frac{a + b}{c} \le \sqrt{\lambda_k} \, x^{2}\)")
         '(a + b)/c ≤ √λ<sub>k</sub> x<sup>2</sup>'
     """
-    text = html.unescape(re.sub(r"</?em>", "_", tex)).strip()
+    text = html.unescape(tex).strip()
     for mark in (r"\(", r"\)", r"\[", r"\]"):
         text = text.removeprefix(mark).removesuffix(mark)
-    return re.sub(r"\s+", " ", _sequence(TOKEN.findall(text))).strip()
+    return re.sub(r" (?=<su[bp]>)", "", re.sub(r"\s+", " ", _sequence(TOKEN.findall(text)))).strip()
 
 
 def _sequence(tokens: list[str]) -> str:

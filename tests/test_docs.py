@@ -1,5 +1,6 @@
 """README, pages and docstrings: complete, and what they show runs."""
 
+import doctest
 import importlib
 import importlib.util
 import inspect
@@ -195,10 +196,17 @@ def test_tables_are_filled_between_their_markers_and_again(tmp_path):
     assert tables.filled(filled, tmp_path) == filled
 
 
+@pytest.mark.parametrize("name", ["hooks", "docstrings"])
+def test_examples_in_the_scripts_of_the_site(name):
+    outcome = doctest.testmod(load(DOCS / f"{name}.py"))
+    assert outcome.attempted
+    assert not outcome.failed
+
+
 @pytest.mark.parametrize(
     ("tex", "shown"),
     [
-        (r"\(\max_k \mathrm{KL}(p_k \| \pi)\)", "max <sub>k</sub> KL(p<sub>k</sub> ‖ π)"),
+        (r"\(\max_k \mathrm{KL}(p_k \| \pi)\)", "max<sub>k</sub> KL(p<sub>k</sub> ‖ π)"),
         (r"\(\frac{a + b}{c}\)", "(a + b)/c"),
         (r"\(x^{2} &lt; y\)", "x<sup>2</sup> &lt; y"),
         (r"\(\hat\sigma^2\)", "σ\u0302<sup>2</sup>"),
