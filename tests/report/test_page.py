@@ -228,6 +228,22 @@ def test_histories_may_be_absent(tmp_path):
     assert "The robust gate converges" not in write_report(run).read_text()
 
 
+def test_a_gate_without_dual_value_shows_its_worst_domain(tmp_path):
+    run = composed_run(tmp_path / "run")
+    path = run / "stages/robust.safetensors"
+    kept, unknown = read_tensors(path), np.full(40, np.nan)
+    worst = np.linspace(0.002, -0.001, 40)
+    write_tensors(path, kept | {"history_primal": unknown, "history_dual": unknown, "history_worst": worst})
+    assert "from 2.000 to -1.000 thousandths of a nat per byte" in write_report(run).read_text()
+
+
+def test_no_mixed_document(tmp_path):
+    run = composed_run(tmp_path / "run")
+    empty = {"tokens": np.zeros(0, np.uint8), "weights": np.zeros((0, 3), np.float32)}
+    write_tensors(run / "stages/trust.safetensors", empty)
+    assert "Which expert" not in write_report(run).read_text()
+
+
 def test_labels_may_be_absent(tmp_path):
     run = composed_run(tmp_path / "run")
     kept = read_tensors(run / "stages/trust.safetensors")

@@ -116,6 +116,8 @@ class Claim:
 class Assumption:
     """Something the statement rests on, and how it was checked (empty: it was not).
 
+    Guarantee: none; where it is false, so may be the statement.
+
     Example:
         >>> Assumption("documents are drawn independently").checked
         ''
@@ -131,6 +133,8 @@ class Assumption:
 @dataclass(frozen=True)
 class Reference:
     """The source of the theorem, and how faithful the code is to it.
+
+    Guarantee: none; it is for the reader.
 
     Example:
         >>> print(Reference("Clopper and Pearson (1934)", "exact binomial limits", "textbook"))

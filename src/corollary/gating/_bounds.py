@@ -21,7 +21,15 @@ from corollary.numerics import jensen_shannon, kl, log_sum_exp, maximise_on_simp
 
 
 class Theorem3Bound(NamedTuple):
-    """The bound of Theorem 3 and its three parts, in nats."""
+    """The bound of Theorem 3 and its three parts, in nats.
+
+    Guarantee: see `theorem3_bound`, which makes it.
+
+    Example:
+        >>> bound = theorem3_bound([[0.5, 0.5]], [[0.5, 0.5]], [[1.0]], least_favourable=[1.0])
+        >>> bound.value.tolist(), bound.sigma
+        ([0.0], 0.0)
+    """
 
     value: Float[np.ndarray, "..."]
     sigma: float

@@ -100,7 +100,7 @@ def certified_gain(
     worst: float,
     largest: float,
 ) -> float:
-    """Largest level d up to which every "E[gain - d size] <= 0" on the grid is rejected; minus infinity where d = 0 is not.
+    """Largest level d up to which every "E[gain - d size] <= 0" of the grid is rejected; -inf where d = 0 is not.
 
     Guarantee: exceeds the true E[gain] / E[size] with probability at most delta for independent documents: if it does,
         the

@@ -50,6 +50,8 @@ class Settings:
         against: baselines that the certified gain is stated for, named before certification documents are scored; those
             that a run does not have are left out.
 
+    Guarantee: none; what each setting changes stands where it is used.
+
     Example:
         >>> Settings().eps
         0.05
@@ -77,6 +79,14 @@ class Evaluation:
         size: (N,) bytes.
         group: (N,) index of each document's group.
         rows: (N,) content hashes.
+
+    Guarantee: none; it is a table.
+
+    Example:
+        >>> bits, size, group = np.array([[8.0, 16.0], [4.0, 2.0]]), np.array([4, 2]), np.array([0, 1])
+        >>> table = Evaluation(("composed", "uniform"), ("words", "sums"), bits, size, group, np.arange(2))
+        >>> table.per_byte()["uniform"]
+        {'words': 4.0, 'sums': 1.0}
     """
 
     methods: tuple[str, ...]
@@ -110,7 +120,13 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class Composition:
-    """What `compose` gives back: the model, its baselines, the robust gate's path, and the held-out evaluation."""
+    """What `compose` gives back: the model, its baselines, the robust gate's path, and the held-out evaluation.
+
+    Guarantee: none of its own; `issue` certifies it.
+
+    Example:
+        See `compose`.
+    """
 
     model: ComposedLM
     baselines: Mapping[str, Any]
@@ -122,7 +138,22 @@ class Composition:
 def train_experts(
     run: RunFolder, domains: Mapping[str, Any], *, order: int, pooled: bool = True
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One n-gram expert a domain, and two models of the pooled text: of one expert's size, and of all experts'."""
+    """One n-gram expert a domain, and two models of the pooled text: as large as one expert, and as all together.
+
+    Args:
+        run: the open run folder; what it holds already is read, not trained again.
+        domains: name -> `Domain`, of which the split `train` is used.
+        order: longest n-gram.
+        pooled: whether to train the models of the pooled text, too.
+
+    Returns:
+        (name -> expert, name -> pooled model).
+
+    Guarantee: see `NgramModel`.
+
+    Example:
+        See `compose`.
+    """
     from corollary.models import NgramModel, load
 
     def keep(name: str, documents: Callable[[], Documents]) -> Any:
@@ -167,6 +198,27 @@ def compose(
     Raises:
         InvalidInputError: for a domain without an expert or without documents.
         ReusedRowsError: where a certification document was used to train or to fit the gate.
+
+    Guarantee: the model's, see `ComposedLM`; the same settings and documents give the same numbers, also after a kill.
+
+    Example:
+        >>> import tempfile
+        >>> from corollary.datasets import Domain
+        >>> from corollary.gating import issue, metrics
+        >>> def domain(name, texts):
+        ...     documents = Documents.from_texts(texts)
+        ...     return Domain(name, *(documents.select(np.arange(len(documents)) % 4 == i) for i in range(4)))
+        >>> sums = domain("sums", [f"{a} + {b} = {a + b}" for a in range(12) for b in range(12)])
+        >>> words = domain("words", [f"{a} or {b}" for a in ("to be", "up", "in", "yes") for b in "abcdefghijklmnop"])
+        >>> domains = {"sums": sums, "words": words}
+        >>> with RunFolder(Path(tempfile.mkdtemp()) / "run", {"verb": "example"}) as run:
+        ...     experts, pooled = train_experts(run, domains, order=3)
+        ...     composition = compose(run, domains, experts, pooled=pooled, settings=Settings(steps=5, robust_steps=5))
+        ...     certificate = issue(run, composition, Settings(), {})
+        >>> certificate.parts[0].claims[0].holds
+        True
+        >>> list(metrics(composition, certificate, seed=0)["own_expert"])
+        ['sums', 'words']
     """
     settings, mixed, pooled = settings or Settings(), dict(mixed or {}), dict(pooled or {})
     tell: Progress = progress or (lambda what, share: None)

@@ -60,6 +60,11 @@ def issue(run: RunFolder, composition: Composition, settings: Settings, provenan
         composition: what `compose` gave.
         settings: as given to `compose`.
         provenance: versions and seeds, for the reader.
+
+    Guarantee: (i) deterministic, by the chain rule; (ii) with probability 1 - delta for each baseline, by betting.
+
+    Example:
+        See `compose`, whose example goes on to `issue` and `metrics`.
     """
     evidence, model, e = evidence_of(composition), composition.model, composition.evaluation
     domains = list(e.groups[: _domain_count(composition)])
@@ -150,7 +155,18 @@ def _count_attempt(run: RunFolder, split: str, settings: Settings) -> int:
 
 
 def metrics(composition: Composition, certificate: Certificate, *, seed: int) -> dict[str, Any]:
-    """The figures of a composition as plain values: what `metrics.json` holds and the report shows."""
+    """The figures of a composition as plain values: what `metrics.json` holds and the report shows.
+
+    Args:
+        composition: what `compose` gave.
+        certificate: what `issue` gave.
+        seed: of the random mixtures.
+
+    Guarantee: none; they are measured, not certified.
+
+    Example:
+        See `compose`, whose example goes on to `issue` and `metrics`.
+    """
     e, p = composition.evaluation, _domain_count(composition)
     names, table = list(e.groups[:p]), e.per_byte()
     own = {n: table[n][n] for n in names}
@@ -178,7 +194,7 @@ def metrics(composition: Composition, certificate: Certificate, *, seed: int) ->
 
 
 def separable(table: Mapping[str, Mapping[str, float]], own: Mapping[str, float]) -> dict[str, Any]:
-    """Whether the untrained Bayes posterior already finds the domain: how far it stays above the domains' own experts."""
+    """Whether the untrained Bayes posterior already finds the domain: how far above the own experts it stays."""
     gap = max(table["Bayes posterior"][n] - own[n] for n in own)
     best = max(table["composed"][n] - table["Bayes posterior"][n] for n in own)
     return {"bayes_above_own_expert": gap, "nearly": bool(gap < 0.02), "bayes_wins": bool(best >= 0)}

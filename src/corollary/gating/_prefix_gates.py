@@ -253,6 +253,8 @@ def fixed_share_weights(scores: ExpertScores, rates: Sequence[float]) -> Float[n
         scores: the experts' scores.
         rates: R sharing rates in (0, 1); for rate 0 use `BayesGate`, which needs logarithms.
 
+    Guarantee: rows sum to one, and none falls below its rate over K.
+
     Example:
         >>> from corollary.documents import Documents
         >>> from corollary.models import NgramModel
