@@ -13,12 +13,8 @@ def readable(docstring: str) -> str:
     r"""The docstring with each section as the parser wants it.
 
     Example:
-        >>> print(readable("Guarantee: none,\n    at all.\n\nExample:\n    >>> 1\n    1"))
-        **Guarantee.** none, at all.
-        <BLANKLINE>
-        Examples:
-            >>> 1
-            1
+        >>> readable("Guarantee: none,\n    at all.\n\nExample:\n    1 + 1")
+        '**Guarantee.** none, at all.\n\nExamples:\n    1 + 1'
     """
     text = PARAGRAPH.sub(lambda m: f"**{m[1]}.** {' '.join(m[2].split())}", docstring)
     text = FORMULA.sub(lambda m: rf"\[{' '.join(m[1].split())}\]", text)
