@@ -45,6 +45,7 @@ class Settings:
         robust_steps: steps of the robust whole-sequence gate.
         delta: probability that a statistical statement fails.
         seed: of everything random.
+        device: where the causal gate is trained.
         top: experts used per token; None for all (see `ComposedLM`).
         mixture: rows (A, b) of constraints A lambda <= b on the mixtures of the domains that can occur; None for all.
         against: baselines that the certified gain is stated for, named before certification documents are scored; those
@@ -64,6 +65,7 @@ class Settings:
     delta: float = 0.05
     seed: int = 0
     top: int | None = None
+    device: str = "cpu"
     mixture: tuple[Any, Any] | None = None
     against: tuple[str, ...] = ("fixed share", "pooled")
 
@@ -240,7 +242,7 @@ def compose(
     )
 
     def fit(folder: Path) -> None:
-        gate = CausalGate(steps=settings.steps, seed=settings.seed)
+        gate = CausalGate(steps=settings.steps, seed=settings.seed, device=settings.device)
         weights = _group_weights(robust["mixture"], len(groups) - len(names))
         gate.fit(list(groups.values()), weights=weights, progress=lambda i, n, _: tell("causal gate", i / n)).save(
             folder

@@ -198,6 +198,21 @@ class ComposedLM:
         state["models"] = [m.advance(s, tokens) for m, s in zip(models, state["models"], strict=True)]
         return state
 
+    def generate(
+        self,
+        prompt: bytes = b"",
+        *,
+        max_tokens: int = 200,
+        seed: int = 0,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+    ) -> bytes:
+        """Continue a prompt; see `corollary.models.sample` for the options, `corollary.models.generate` for a stream."""
+        from corollary.models import sample
+
+        drawn = sample(self, 1, max_tokens=max_tokens, seed=seed, prompt=prompt, temperature=temperature, top_p=top_p)
+        return drawn[0]
+
     def fingerprint(self) -> str:
         """SHA-256 of the parts' fingerprints and of how they are mixed."""
         import hashlib
