@@ -57,9 +57,7 @@ def test_sigma_gate():
     bound = sigma_bound(expert_errors(domains, experts))
     np.testing.assert_allclose(sigma.losses, bound, atol=1e-10)
     assert best.lower - 1e-9 <= bound <= best.upper + 1e-9
-    np.testing.assert_allclose(
-        best.weights, sigma.weights, atol=1e-4
-    )  # a gap of 1e-8 leaves 1e-4 in the weights
+    np.testing.assert_allclose(best.weights, sigma.weights, atol=1e-4)  # a gap of 1e-8 leaves 1e-4 in the weights
     # The recorded instance.
     assert sigma_bound([0.2584, 0.3074, 0.1947]) == pytest.approx(1.35315, abs=1e-4)
 
@@ -139,9 +137,7 @@ def test_generalisation_bound_over_resampled_worlds():
         spread = losses.max() - losses.min()
         drawn = np.stack([rng.multinomial(count, p) / count for count, p in zip(m, domains, strict=True)])
         deviation = np.abs((drawn - domains) @ losses.T).max()
-        bound = generalisation_bound(
-            massart_bound(size, m, loss_range=spread), m, loss_range=spread, delta=delta
-        )
+        bound = generalisation_bound(massart_bound(size, m, loss_range=spread), m, loss_range=spread, delta=delta)
         violated += deviation > bound
         mutated += deviation > 0.1 * bound
     assert violated == 0  # allowed: 5 %

@@ -22,11 +22,7 @@ def world(seed, *, p=3, n=30, alpha=0.3, share=0.8):
 
 
 SHAPES = [
-    (p, n, a, s)
-    for p in (1, 2, 3, 5, 10)
-    for n in (2, 5, 30, 200)
-    for a in (0.03, 0.3, 2.0)
-    for s in (0.5, 0.8, 1.0)
+    (p, n, a, s) for p in (1, 2, 3, 5, 10) for n in (2, 5, 30, 200) for a in (0.03, 0.3, 2.0) for s in (0.5, 0.8, 1.0)
 ]
 
 
@@ -180,9 +176,7 @@ def test_limits():
     disjoint = np.zeros((3, 12))
     for k in range(3):
         disjoint[k, 4 * k : 4 * k + 4] = rng.dirichlet(np.full(4, 5.0))
-    experts = (
-        0.5 * disjoint + 0.5 * np.roll(disjoint.reshape(3, 3, 4), 1, axis=2).reshape(3, 12) * 0.2 + 0.4 / 12
-    )
+    experts = 0.5 * disjoint + 0.5 * np.roll(disjoint.reshape(3, 3, 4), 1, axis=2).reshape(3, 12) * 0.2 + 0.4 / 12
     experts /= experts.sum(1, keepdims=True)
     assert (disjoint[disjoint > 0] / experts[disjoint > 0] <= 3).all()
     solved = robust_gate(disjoint, experts, tol=1e-10)
@@ -200,17 +194,13 @@ def test_the_set_of_gates_can_be_empty():
     assert short.certificate.check(**short.evidence)
     with pytest.raises(InvalidInputError, match=r"already sums to 1\.2"):
         robust_gate([[0.5, 0.5]], [[0.6, 0.6], [0.7, 0.6]])
-    assert robust_gate([[0.5, 0.5]], [[0.6, 0.6], [0.7, 0.6]], normalise="experts").upper == pytest.approx(
-        0, abs=1e-9
-    )
+    assert robust_gate([[0.5, 0.5]], [[0.6, 0.6], [0.7, 0.6]], normalise="experts").upper == pytest.approx(0, abs=1e-9)
 
 
 def test_equality_and_inequality_agree_for_normalised_experts():
     for seed in range(10):
         domains, experts = world(seed)
-        strict, loose = (
-            robust_gate(domains, experts, tol=1e-9, normalise=o).upper for o in ("strict", "inequality")
-        )
+        strict, loose = (robust_gate(domains, experts, tol=1e-9, normalise=o).upper for o in ("strict", "inequality"))
         assert strict == pytest.approx(loose, abs=1e-9)
 
 

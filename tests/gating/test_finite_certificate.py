@@ -145,8 +145,6 @@ def test_normaliser_bounds_cover_the_truth():
     rng, missed = np.random.default_rng(1), 0
     for _ in range(200):
         log_gate, logq, truth = normaliser_world(rng, 300)
-        claims = rules.derive_normaliser(
-            {"limit": 5.0, "delta": 0.1}, {"log_gate": log_gate, "log_likelihoods": logq}
-        )
+        claims = rules.derive_normaliser({"limit": 5.0, "delta": 0.1}, {"log_gate": log_gate, "log_likelihoods": logq})
         missed += not claims[1].lhs <= truth <= claims[0].lhs
     assert missed <= 0.1 * 200 + 3 * np.sqrt(200 * 0.1 * 0.9)

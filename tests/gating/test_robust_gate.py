@@ -124,9 +124,7 @@ def test_both_estimators_agree_with_the_exact_sum():
     q, share = torch.as_tensor(experts), torch.full((3,), 1 / 3, dtype=torch.float64)
     ratios = pooled_ratios(gate.log(), q.T.log(), share)
     assert float((q.mean(0) * ratios).sum()) == pytest.approx(exact, abs=1e-12)
-    own = sum(
-        float((q[k] / 3 * per_expert_ratios(gate.log(), torch.full((30,), k), share)).sum()) for k in range(3)
-    )
+    own = sum(float((q[k] / 3 * per_expert_ratios(gate.log(), torch.full((30,), k), share)).sum()) for k in range(3))
     assert own == pytest.approx(exact, abs=1e-12)
 
 
@@ -147,9 +145,7 @@ def test_restricted_mixtures_with_their_diversity():
     domains, experts = world(5)
     points = np.array([[0.6, 0.4, 0.0], [0.6, 0.0, 0.4], [0.0, 0.6, 0.4], [0.2, 0.2, 0.6]])
     exact = robust_gate(domains, experts, mixtures=points, tol=1e-9)
-    gate = RobustGate(
-        **FULL, steps=1200, checkpoints=4, mixtures=points, diversity=jensen_shannon(domains, points)
-    )
+    gate = RobustGate(**FULL, steps=1200, checkpoints=4, mixtures=points, diversity=jensen_shannon(domains, points))
     pi = model(gate.fit(**census(domains, experts)), experts)
     assert kl(points @ domains, pi / pi.sum()).max() <= exact.upper + 1e-3
     assert gate.mixture_.sum() == pytest.approx(1)

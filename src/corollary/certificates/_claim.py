@@ -162,5 +162,5 @@ def as_plain(thing: Claim | Assumption | Reference) -> dict[str, Any]:
 
 def claim_from_plain(data: dict[str, Any]) -> Claim:
     """The claim in `data`, as `as_plain` wrote it."""
-    numbers = ("lhs", "rhs", "tol", "trivial")
-    return Claim(**{k: float(v) if k in numbers and v is not None else v for k, v in data.items()})
+    trivial = None if data["trivial"] is None else float(data["trivial"])
+    return Claim(data["name"], float(data["lhs"]), data["relation"], float(data["rhs"]), float(data["tol"]), trivial)

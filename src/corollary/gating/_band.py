@@ -48,9 +48,7 @@ def distributions(name: str, rows: ArrayLike, *, sum_to_one: bool) -> np.ndarray
     sums = array.sum(1)
     if sum_to_one and (np.abs(sums - 1) > SUM_TOLERANCE).any():
         worst = int(np.abs(sums - 1).argmax())
-        raise InvalidInputError(
-            f"row {worst} of `{name}` sums to {sums[worst]:.9g}; divide every row by its sum"
-        )
+        raise InvalidInputError(f"row {worst} of `{name}` sums to {sums[worst]:.9g}; divide every row by its sum")
     if (sums == 0).any():
         raise InvalidInputError(f"row {int(sums.argmin())} of `{name}` is all zeros; drop it or give it mass")
     return array

@@ -100,9 +100,7 @@ def sigma_bound(errors: ArrayLike) -> float:
     """
     eps = np.asarray(errors, dtype=np.float64)
     if eps.ndim != 1 or eps.size == 0 or np.isnan(eps).any():
-        raise InvalidInputError(
-            f"`errors` must be a list of at least one KL divergence, got shape {eps.shape}"
-        )
+        raise InvalidInputError(f"`errors` must be a list of at least one KL divergence, got shape {eps.shape}")
     return np.inf if (eps == np.inf).any() else float(log_sum_exp(eps))
 
 
@@ -143,9 +141,7 @@ def theorem3_bound(
     p_k, q = _paired(domains, experts)
     star, lam = np.asarray(least_favourable, dtype=np.float64), np.asarray(mixtures, dtype=np.float64)
     if star.shape != (len(p_k),) or lam.shape[-1:] != (len(p_k),):
-        raise InvalidInputError(
-            f"weights of shapes {star.shape} and {lam.shape} do not fit {len(p_k)} domains"
-        )
+        raise InvalidInputError(f"weights of shapes {star.shape} and {lam.shape} do not fit {len(p_k)} domains")
     eps = kl(p_k, q)
     top = sigma_bound(eps)
     sigma = np.exp(eps - top)
@@ -246,17 +242,13 @@ def generalisation_bound(rademacher: ArrayLike, samples: ArrayLike, *, loss_rang
 
     Reference: standard; the paper's section 4.6 was not seen, its statement may differ.
     """
-    rad, m = np.broadcast_arrays(
-        np.asarray(rademacher, dtype=np.float64), np.asarray(samples, dtype=np.float64)
-    )
+    rad, m = np.broadcast_arrays(np.asarray(rademacher, dtype=np.float64), np.asarray(samples, dtype=np.float64))
     if rad.ndim != 1 or rad.size == 0 or not (m >= 1).all() or not np.isfinite(rad).all():
         raise InvalidInputError(
             f"`rademacher` and `samples` must be lists of one value a domain, got shapes {rad.shape}, {m.shape}"
         )
     if not (0 < delta < 1 and 0 <= loss_range < np.inf):
-        raise InvalidInputError(
-            f"`delta` must lie in (0, 1) and `loss_range` be finite, got {delta} and {loss_range}"
-        )
+        raise InvalidInputError(f"`delta` must lie in (0, 1) and `loss_range` be finite, got {delta} and {loss_range}")
     return float((2 * rad + loss_range * np.sqrt(np.log(2 * len(rad) / delta) / (2 * m))).max())
 
 
@@ -284,7 +276,5 @@ def massart_bound(size: int, samples: Any, *, loss_range: float) -> Float[np.nda
     """
     m = np.asarray(samples, dtype=np.float64)
     if size < 1 or not (m >= 1).all():
-        raise InvalidInputError(
-            f"the class needs a gate and every domain a sample, got {size} gates and {m} samples"
-        )
+        raise InvalidInputError(f"the class needs a gate and every domain a sample, got {size} gates and {m} samples")
     return np.asarray(loss_range / 2 * np.sqrt(2 * np.log(size) / m))

@@ -29,7 +29,10 @@ FORMAT = 1
 
 
 class _Network(nn.Module):
-    """Features -> K corrections of the base log-weights; the last layer starts at zero, so the gate starts at its base."""
+    """Features -> K corrections of the base log-weights; the last layer starts at zero: the gate starts at the base."""
+
+    mean: Tensor
+    spread: Tensor
 
     def __init__(self, width: int, experts: int, hidden: int, *, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()

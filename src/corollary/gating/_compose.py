@@ -47,6 +47,8 @@ class Settings:
         seed: of everything random.
         top: experts used per token; None for all (see `ComposedLM`).
         mixture: rows (A, b) of constraints A lambda <= b on the mixtures of the domains that can occur; None for all.
+        against: baselines that the certified gain is stated for, named before certification documents are scored; those
+            that a run does not have are left out.
 
     Guarantee: none; what each setting changes stands where it is used.
 
@@ -63,6 +65,7 @@ class Settings:
     seed: int = 0
     top: int | None = None
     mixture: tuple[Any, Any] | None = None
+    against: tuple[str, ...] = ("fixed share", "pooled")
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,9 +267,8 @@ def compose(
     tensors = run.stage("evaluation", lambda: _evaluate(model, baselines, held_out, tell))
     documents = Documents.concatenate(list(held_out.values()))
     if not run.inside("data/certify.safetensors").exists():
-        write_tensors(
-            run.inside("data/certify.safetensors"), {"tokens": documents.tokens, "offsets": documents.offsets}
-        )
+        stored = {"tokens": documents.tokens, "offsets": documents.offsets, "group": tensors["group"]}
+        write_tensors(run.inside("data/certify.safetensors"), stored | {"domains": np.array(len(names))})
     methods = ("composed", *model.components, *baselines)
     evaluation = Evaluation(methods, tuple(held_out), **{k: tensors[k] for k in ("bits", "size", "group", "rows")})
     return Composition(model, baselines, robust, evaluation, documents)

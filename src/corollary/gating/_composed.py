@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int
+from jaxtyping import Float, Float32, Float64, Integer
 
 from corollary.documents import Documents
 from corollary.errors import InvalidFileError, InvalidInputError
@@ -186,7 +186,7 @@ class ComposedLM:
         """(B, p) weight of each expert in the gate before the next token: whom the model listens to."""
         return np.exp(self._next(state)[2])
 
-    def advance(self, state: dict[str, Any], tokens: Int[np.ndarray, " b"]) -> dict[str, Any]:
+    def advance(self, state: dict[str, Any], tokens: Integer[np.ndarray, " b"]) -> dict[str, Any]:
         """The state after one more token of each document; changes and returns the given state."""
         of_models, parts = state.pop("next") if "next" in state else self._next(state)[:2]
         tokens = np.asarray(tokens, dtype=np.int64)

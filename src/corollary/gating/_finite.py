@@ -170,9 +170,7 @@ def fixed_mixture_gate(
         >>> fixed.pi.round(12).tolist()
         [0.4, 0.6]
     """
-    return robust_gate(
-        domains, experts, mixtures=np.atleast_2d(np.asarray(mixture)), normalise=normalise, tol=tol
-    )
+    return robust_gate(domains, experts, mixtures=np.atleast_2d(np.asarray(mixture)), normalise=normalise, tol=tol)
 
 
 def multiplicative_weights(
@@ -251,9 +249,7 @@ def _extreme_points(p: int, mixtures: ArrayLike | None, inequalities: tuple[Arra
     else:
         points = np.eye(p)
     if points.shape[1] != p:
-        raise InvalidInputError(
-            f"mixtures have {points.shape[1]} weights for {p} domains; give one weight a domain"
-        )
+        raise InvalidInputError(f"mixtures have {points.shape[1]} weights for {p} domains; give one weight a domain")
     return points
 
 

@@ -119,13 +119,9 @@ def derive_normaliser(witness: Mapping[str, Any], evidence: Mapping[str, np.ndar
     with np.errstate(divide="ignore"):
         low, high = np.log(bound.lower.item()), np.log(bound.upper.item())
     if max(-low, high) > limit:
-        raise Undecided(
-            f"log Z lies in [{low:.4g}, {high:.4g}] at this level, wider than the {limit:g} asked for"
-        )
+        raise Undecided(f"log Z lies in [{low:.4g}, {high:.4g}] at this level, wider than the {limit:g} asked for")
     return [
-        Claim(
-            "log of the normaliser, upper bound (nats)", high, "<=", limit, tol=ROUND_OFF, trivial=np.log(p)
-        ),
+        Claim("log of the normaliser, upper bound (nats)", high, "<=", limit, tol=ROUND_OFF, trivial=np.log(p)),
         Claim("log of the normaliser, lower bound (nats)", low, ">=", -limit, tol=ROUND_OFF, trivial=-np.inf),
     ]
 

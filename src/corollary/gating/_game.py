@@ -57,21 +57,13 @@ def make_game(
     k, device = rows.domains, rows.logq.device
     scale = torch.ones(k, dtype=torch.float64, device=device)
     if objective == "token":
-        size = (
-            None
-            if lengths is None
-            else torch.as_tensor(np.asarray(lengths), dtype=torch.float64, device=device)
-        )
+        size = None if lengths is None else torch.as_tensor(np.asarray(lengths), dtype=torch.float64, device=device)
         if size is None or size.shape != (len(rows),) or not (size > 0).all():
-            raise InvalidInputError(
-                f"objective='token' needs `lengths`, ({len(rows)},) positive token counts"
-            )
+            raise InvalidInputError(f"objective='token' needs `lengths`, ({len(rows)},) positive token counts")
         scale = 1 / rows.means(size[rows.order])
     points = np.eye(k) if mixtures is None else distributions("mixtures", mixtures, sum_to_one=True)
     if points.shape[1] != k:
-        raise InvalidInputError(
-            f"mixtures have {points.shape[1]} weights for {k} domains; give one weight a domain"
-        )
+        raise InvalidInputError(f"mixtures have {points.shape[1]} weights for {k} domains; give one weight a domain")
     spread = entropy(points) if diversity is None else np.asarray(diversity, dtype=np.float64)
     if spread.shape != (len(points),) or not np.isfinite(spread).all():
         raise InvalidInputError(
@@ -124,9 +116,7 @@ class TabularDual:
 
     def __init__(self, rows: Rows, samples: Samples, game: Game, *, states: int, floor: float) -> None:
         self.game, self.mass = game, state_masses(rows, rows.features, states)
-        logq = torch.full(
-            (states, rows.logq.shape[1]), -torch.inf, dtype=torch.float64, device=rows.logq.device
-        )
+        logq = torch.full((states, rows.logq.shape[1]), -torch.inf, dtype=torch.float64, device=rows.logq.device)
         logq[samples.features] = samples.logq
         logq[rows.features] = rows.logq
         q = logq.exp()

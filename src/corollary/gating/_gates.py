@@ -16,9 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-DEEPEST = (
-    -1e4
-)  # an impossible expert counts as this many nats behind in the scores (its model stays impossible)
+DEEPEST = -1e4  # an impossible expert counts as this many nats behind in the scores (its model stays impossible)
 
 
 def floored_log_softmax(scores: Float[Tensor, "n p"], floor: float) -> Float[Tensor, "n p"]:
@@ -36,9 +34,7 @@ class TabularGate(nn.Module):
     def __init__(self, states: int, experts: int, *, floor: float) -> None:
         super().__init__()
         self.floor = floor
-        self.log_weights = nn.Parameter(
-            torch.full((states, experts), -math.log(experts), dtype=torch.float64)
-        )
+        self.log_weights = nn.Parameter(torch.full((states, experts), -math.log(experts), dtype=torch.float64))
 
     def log_gate(self, log_weights: Tensor, state: Tensor) -> Float[Tensor, "n p"]:
         """Log-weights of the rows, from a table of log-weights that sum to one."""

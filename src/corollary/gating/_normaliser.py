@@ -95,13 +95,9 @@ def certify_normaliser(
         statement=f"The gated model sums to one up to a factor of exp({limit:g}) over all sequences.",
         evidence={"log_gate": gate, "log_likelihoods": logq},
         witness={"limit": limit, "delta": delta},
-        reference=Reference(
-            "derived; bounds of Waudby-Smith and Ramdas (2024)", "Z = E[pi_g / r]", "derived here"
-        ),
+        reference=Reference("derived; bounds of Waudby-Smith and Ramdas (2024)", "Z = E[pi_g / r]", "derived here"),
         assumptions=[
-            Assumption(
-                "the samples were drawn independently, each from an expert chosen uniformly at random"
-            ),
+            Assumption("the samples were drawn independently, each from an expert chosen uniformly at random"),
             Assumption("the gate had not seen these samples when it was trained"),
         ],
         confidence=1 - delta,

@@ -38,7 +38,10 @@ class PrefixGate(Protocol):
         True
     """
 
-    experts: int
+    @property
+    def experts(self) -> int:
+        """K."""
+        ...
 
     def log_weights(self, scores: ExpertScores) -> Float[np.ndarray, "total k"]:
         """(total, K) log-weights before each token; rows sum to one after `exp`."""

@@ -24,8 +24,10 @@ from corollary.gating._gates import NetworkGate, TabularGate
 from corollary.gating._normaliser import estimate, log_density, per_expert_ratios, pooled_ratios
 from corollary.gating._rows import Rows, Samples
 
-COLUMNS = ("step", "worst", "normaliser", "normaliser_error", "multiplier", "primal", "dual", "gap", "regret",
-           "regret_mixture", "regret_multiplier", "regret_gate")  # fmt: skip
+COLUMNS = (
+    *("step", "worst", "at_mixture", "normaliser", "normaliser_error", "multiplier", "primal", "dual", "gap"),
+    *("regret", "regret_mixture", "regret_multiplier", "regret_gate"),
+)
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,7 @@ class PrimalDual:
     ) -> None:  # fmt: skip
         """Train up to step `until`."""
         dual = None
-        if (
-            isinstance(self.gate, TabularGate)
-            and samples is not None
-            and self.settings.normalisation == "dual"
-        ):
+        if isinstance(self.gate, TabularGate) and samples is not None and self.settings.normalisation == "dual":
             states = len(self.gate.log_weights)
             dual = TabularDual(rows, samples, game, states=states, floor=self.settings.gate_floor)
         total = self.settings.steps
@@ -237,7 +235,8 @@ class PrimalDual:
             return game.payoffs(of.means(-log_density(self.averaged(of.logq, of.features), of.logq)))
 
         shift = game.mixtures @ game.scale * torch.tensor(z, dtype=torch.float64).log()
-        record["worst"] = float((payoffs(judged) + shift).max())
+        values = payoffs(judged) + shift
+        record["worst"], record["at_mixture"] = float(values.max()), float(self.mixture() @ values)
         count, cap = float(sums["count"]), self.settings.multiplier_cap
         record["regret_mixture"] = float(sums["payoffs"].max() - sums["played_mixture"]) / count
         over = max(cap * float(sums["excess"]), 0.0) - float(sums["played_multiplier"])

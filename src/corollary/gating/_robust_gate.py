@@ -128,15 +128,11 @@ class RobustGate:
             *([("entropy", entropy, ("expert", "empirical"))] if isinstance(entropy, str) else []),
         ):
             if value not in allowed:
-                raise InvalidInputError(
-                    f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}"
-                )
+                raise InvalidInputError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}")
         if not (0 <= gate_floor < 1 and 0 <= mixture_floor < 1 and 0 <= decay < 1 and rho >= 0):
             raise InvalidInputError("floors and `decay` must lie in [0, 1), and `rho` must not be negative")
         if min(steps, checkpoints, batch_size or 1, sample_batch_size or 1) < 1 or not multiplier_cap >= 1:
-            raise InvalidInputError(
-                "`steps`, `checkpoints` and batch sizes must be at least 1, `multiplier_cap` too"
-            )
+            raise InvalidInputError("`steps`, `checkpoints` and batch sizes must be at least 1, `multiplier_cap` too")
         self.gate, self.entropy, self.hidden = gate, entropy, tuple(hidden)
         self.mixtures, self.diversity, self.objective = mixtures, diversity, objective
         step = rate if rate is not None else (0.5 if gate == "tabular" else 3e-3)
@@ -239,9 +235,7 @@ class RobustGate:
                 "estimator='per_expert' needs `samples_expert`, the expert that each sample came from"
             )
 
-    def _start(
-        self, rows: Rows, held_out: Rows | None, samples: Samples | None, game: Game, seed: int
-    ) -> None:
+    def _start(self, rows: Rows, held_out: Rows | None, samples: Samples | None, game: Game, seed: int) -> None:
         experts = rows.logq.shape[1]
         if self.tabular:
             parts = [r.features.max() for r in (rows, held_out, samples) if r is not None]
@@ -352,9 +346,7 @@ class RobustGate:
         try:
             if data["format"] != 1:
                 raise InvalidFileError(path, f"written in format {data['format']!r}", "upgrade corollary")
-            options: dict[str, Any] = {
-                k: tuple(v) if k == "hidden" else v for k, v in data["options"].items()
-            }
+            options: dict[str, Any] = {k: tuple(v) if k == "hidden" else v for k, v in data["options"].items()}
             gate, fitted = cls(**options), data["fitted"]
             for name in ("size_", "experts_", "domains_"):
                 setattr(gate, name, int(data["sizes"][name]))

@@ -34,9 +34,7 @@ def scores(name: str, values: Any, device: torch.device | None = None) -> Float[
         raise InvalidInputError(f"`{name}` holds NaN or plus infinity; score the rows again")
     if torch.isinf(logq.amax(1)).any():
         row = int(torch.isinf(logq.amax(1)).nonzero()[0])
-        raise InvalidInputError(
-            f"row {row} of `{name}` is impossible under every expert; drop it or smooth an expert"
-        )
+        raise InvalidInputError(f"row {row} of `{name}` is impossible under every expert; drop it or smooth an expert")
     return logq
 
 
@@ -51,9 +49,7 @@ def inputs(features: Any, count: int, *, tabular: bool, device: torch.device) ->
         return torch.zeros(count, 0, dtype=torch.float64, device=device)
     array = as_tensor(features, device).to(torch.float64)
     if array.ndim != 2 or len(array) != count or not torch.isfinite(array).all():
-        raise InvalidInputError(
-            f"`features` must be ({count}, d) finite values, got shape {tuple(array.shape)}"
-        )
+        raise InvalidInputError(f"`features` must be ({count}, d) finite values, got shape {tuple(array.shape)}")
     return array
 
 
@@ -96,9 +92,7 @@ class Rows:
         n, device = len(logq), logq.device
         k = as_tensor(domain, device)
         if k.shape != (n,) or k.is_floating_point() or (k < 0).any():
-            raise InvalidInputError(
-                f"`domain` must be ({n},) integers from 0, got shape {tuple(k.shape)} of {k.dtype}"
-            )
+            raise InvalidInputError(f"`domain` must be ({n},) integers from 0, got shape {tuple(k.shape)} of {k.dtype}")
         count = int(k.max()) + 1 if domains is None else domains
         if int(k.max()) >= count:
             raise InvalidInputError(f"`domain` names domain {int(k.max())}, but there are only {count}")
@@ -106,9 +100,7 @@ class Rows:
         k, w = k.long()[order], weights("weight", weight, n, device)[order]
         mass = torch.zeros(count, dtype=torch.float64, device=device).index_add_(0, k, w)
         if not (mass > 0).all():
-            raise InvalidInputError(
-                f"domain {int(mass.argmin())} has no rows; number the domains without holes"
-            )
+            raise InvalidInputError(f"domain {int(mass.argmin())} has no rows; number the domains without holes")
         x = inputs(features, n, tabular=tabular, device=device)[order]
         return cls(logq[order], x, k, w / mass[k], order, count)
 
@@ -123,9 +115,7 @@ class Rows:
         found = torch.searchsorted(upto, (first + u).reshape(-1), right=True).reshape(u.shape)
         starts = torch.searchsorted(self.domain, first[:, 0])
         ends = torch.searchsorted(self.domain, first[:, 0], right=True) - 1
-        return found.clamp(
-            starts[:, None], ends[:, None]
-        )  # a sum's round-off must not cross into the next domain
+        return found.clamp(starts[:, None], ends[:, None])  # a sum's round-off must not cross into the next domain
 
     def means(self, values: Float[Tensor, " n"]) -> Float[Tensor, " p"]:
         """Mean of `values` over each domain."""
@@ -165,9 +155,7 @@ class Samples:
             k = k.long()
             shares = torch.bincount(k, minlength=experts).to(torch.float64) / n
             if (shares == 0).any():
-                raise InvalidInputError(
-                    f"expert {int(shares.argmin())} has no samples; draw from every expert"
-                )
+                raise InvalidInputError(f"expert {int(shares.argmin())} has no samples; draw from every expert")
         w = None if weight is None else weights("samples_weight", weight, n, device)
         x = inputs(features, n, tabular=tabular, device=device)
         return cls(logq, x, k, w, shares)

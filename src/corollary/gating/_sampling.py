@@ -147,14 +147,10 @@ def importance_resample(
     """
     _check_sizes(size, experts, proposals)
     generator = np.random.default_rng(seed)
-    sequences, logq, g = _proposals(
-        draw, gate, generator.integers(experts, size=proposals), generator, experts
-    )
+    sequences, logq, g = _proposals(draw, gate, generator.integers(experts, size=proposals), generator, experts)
     weight = np.exp(log_sum_exp(logq, weights=g) - log_sum_exp(logq - np.log(experts)))
     if not weight.sum() > 0:
-        raise InvalidInputError(
-            "every proposal has weight zero under the gate; check the gate, or draw more proposals"
-        )
+        raise InvalidInputError("every proposal has weight zero under the gate; check the gate, or draw more proposals")
     weight = weight / weight.max()
     effective = float(weight.sum() ** 2 / (weight**2).sum())
     chosen: Int[np.ndarray, " m"] = generator.choice(proposals, size=size, p=weight / weight.sum())
@@ -163,9 +159,7 @@ def importance_resample(
 
 def _check_sizes(size: int, experts: int, batch: int) -> None:
     if min(size, experts, batch) < 1:
-        raise InvalidInputError(
-            f"sizes must be at least 1, got size {size}, {experts} experts, {batch} proposals"
-        )
+        raise InvalidInputError(f"sizes must be at least 1, got size {size}, {experts} experts, {batch} proposals")
 
 
 def _proposals(

@@ -175,14 +175,10 @@ def fit_static_gate(
         )
     counts = np.bincount(rows)
     if (counts == 0).any():
-        raise InvalidInputError(
-            f"domain {int(counts.argmin())} has no documents; number the domains without holes"
-        )
+        raise InvalidInputError(f"domain {int(counts.argmin())} has no documents; number the domains without holes")
     h = np.zeros(len(counts)) if entropies is None else np.asarray(entropies, dtype=np.float64)
     if h.shape != counts.shape or not np.isfinite(h).all():
-        raise InvalidInputError(
-            f"`entropies` must be {len(counts)} finite values, one a domain, got shape {h.shape}"
-        )
+        raise InvalidInputError(f"`entropies` must be {len(counts)} finite values, one a domain, got shape {h.shape}")
     p_k = np.zeros((len(counts), len(logq)))
     p_k[rows, np.arange(len(logq))] = 1 / counts[rows]
     # Every document scaled by its best expert: a constant per domain, moved into the offset.
@@ -210,9 +206,7 @@ def _minimax(p_k: np.ndarray, q: np.ndarray, offsets: np.ndarray, tol: float) ->
         slopes = -p_k @ ratio.T
         bend = lam**2 / beta
         mean = bend @ slopes
-        hessian = (
-            (ratio * (lam @ p_k)) @ ratio.T + slopes.T * bend @ slopes - np.outer(mean, mean) / bend.sum()
-        )
+        hessian = (ratio * (lam @ p_k)) @ ratio.T + slopes.T * bend @ slopes - np.outer(mean, mean) / bend.sum()
         return -top, -(lam @ slopes), -hessian
 
     w, best = np.full(len(q), 1 / len(q)), -np.inf

@@ -61,9 +61,7 @@ def maximise_on_simplex(objective: Objective, start: ArrayLike, *, tol: float = 
     """
     lam = np.asarray(start, dtype=np.float64)
     if lam.ndim != 1 or lam.size == 0 or not (lam > 0).all() or abs(lam.sum() - 1) > 1e-6:
-        raise InvalidInputError(
-            f"`start` must be positive and sum to one, got {lam}; the uniform weights will do"
-        )
+        raise InvalidInputError(f"`start` must be positive and sum to one, got {lam}; the uniform weights will do")
     lam, p = lam / lam.sum(), lam.size
     value, gradient, hessian = objective(lam)
     gap = _gap(lam, gradient)

@@ -14,9 +14,7 @@ from corollary.errors import InvalidInputError
 def _measure(name: str, values: ArrayLike) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim == 0 or array.shape[-1] == 0:
-        raise InvalidInputError(
-            f"`{name}` needs at least one point on its last axis, got shape {array.shape}"
-        )
+        raise InvalidInputError(f"`{name}` needs at least one point on its last axis, got shape {array.shape}")
     if not np.isfinite(array).all() or (array < 0).any():
         raise InvalidInputError(f"`{name}` holds NaN, infinite or negative values; give probabilities")
     return array
@@ -101,9 +99,7 @@ def jensen_shannon(p: ArrayLike, weights: ArrayLike | None = None) -> Float[np.n
         raise InvalidInputError(f"`p` must be (k, n), one distribution a row, got shape {p.shape}")
     lam = np.full(len(p), 1 / len(p)) if weights is None else _measure("weights", weights)
     if lam.shape[-1] != len(p):
-        raise InvalidInputError(
-            f"`weights` ends in {lam.shape[-1]} values for {len(p)} distributions; give one each"
-        )
+        raise InvalidInputError(f"`weights` ends in {lam.shape[-1]} values for {len(p)} distributions; give one each")
     # From the definition, not as a difference of entropies: that one cancels where the rows nearly agree.
     each = kl(p, (lam @ p)[..., None, :])
     return np.asarray(np.where(lam > 0, lam * np.where(lam > 0, each, 0.0), 0.0).sum(-1))

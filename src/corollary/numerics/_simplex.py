@@ -129,15 +129,11 @@ def polytope_vertices(a: ArrayLike, b: ArrayLike, *, tol: float = 1e-9) -> Float
             f"{MAX_SUBSETS}; give the extreme points themselves"
         )
     subsets = np.array(list(combinations(range(len(rows)), p - 1)), dtype=np.int64)
-    found = [
-        _meeting_points(rows, limits, part, tol)
-        for part in np.array_split(subsets, len(subsets) // BATCH + 1)
-    ]
+    found = [_meeting_points(rows, limits, part, tol) for part in np.array_split(subsets, len(subsets) // BATCH + 1)]
     vertices = np.unique(np.round(np.concatenate(found), 12) + 0.0, axis=0)
     if len(vertices) == 0:
         raise InvalidInputError(
-            f"no mixture of the {p} domains meets all {len(left)} inequalities; relax at least one "
-            f"right-hand side"
+            f"no mixture of the {p} domains meets all {len(left)} inequalities; relax at least one right-hand side"
         )
     distinct = [vertices[0]]
     for v in vertices[1:]:  # degenerate vertices are met by several subsets, and differ by round-off

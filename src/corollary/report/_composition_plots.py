@@ -123,13 +123,13 @@ def convergence(run: Run) -> str | None:
     return line_plot(
         "The robust gate converges",
         [
-            Line("primal: worst domain", step, primal, colour=0, dash=0, width=2.0),
-            Line("dual", step, dual, colour=1, dash=1, width=2.0),
+            Line("primal: on the worst domain", step, primal, colour=0, dash=0, width=2.0),
+            Line("dual: at the least favourable mixture", step, dual, colour=1, dash=1, width=2.0),
         ],
         x="step",
         y="nats",
-        caption="Whole-sequence gate. The value of the game lies between the curves; "
-        f"last gap {number(float(primal[-1] - dual[-1]))} nats.",
+        caption="Payoffs of the averaged whole-sequence gate, per token above the own expert. At a saddle point "
+        f"the curves meet; last difference {number(float(primal[-1] - dual[-1]))} nats.",
         summary=f"primal from {primal[0]:.3f} to {primal[-1]:.3f}, dual from {dual[0]:.3f} to {dual[-1]:.3f} nats",
     )
 
