@@ -207,7 +207,7 @@ class ComposedLM:
         temperature: float = 1.0,
         top_p: float = 1.0,
     ) -> bytes:
-        """Continue a prompt; see `corollary.models.sample` for the options, `corollary.models.generate` for a stream."""
+        """Continue a prompt; `corollary.models.sample` explains the options, `corollary.models.generate` streams."""
         from corollary.models import sample
 
         drawn = sample(self, 1, max_tokens=max_tokens, seed=seed, prompt=prompt, temperature=temperature, top_p=top_p)
