@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Render our docstrings for the API pages: examples as code, guarantees and formulas as text."""
-=======
 """Our docstring sections in the form that the site's parser knows: examples as code, the rest as text."""
->>>>>>> report
 
 import re
 
