@@ -134,9 +134,7 @@ def gca(
 
     Guarantee: with equal margins, every q <= 1: balanced-loss regret <= n Gamma_{1+q}((R - R*)/n) without normalisation
         [derived], at most sqrt(2/p_min) sqrt(R - R*) for q = 0. With unequal margins the largest score is consistent
-        for
-        "scale_calibrated" at q = 0, and not for "scale"; `GCALoss.predict(..., rule="calibrated")` is for
-        both.
+        for "scale_calibrated" at q = 0, and not for "scale"; `GCALoss.predict(..., rule="calibrated")` is for both.
 
     Example:
         >>> z, y = torch.zeros(1, 2), torch.tensor([1])

@@ -176,7 +176,7 @@ class GCALoss(SurrogateLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Float[Tensor, "..."]:
         """The loss of logits (N, n, ...) at labels (N, ...) or class weights (N, n, ...)."""
-        options = {"q": self.q, "form": self.form, "normalise": self.normalise}
+        options: dict[str, Any] = {"q": self.q, "form": self.form, "normalise": self.normalise}
         return gca(logits, target, prior=self.prior, margin=self.margin, **options, **self.common)
 
     def predict_proba(self, logits: Tensor) -> Float[Tensor, "..."]:

@@ -1,5 +1,4 @@
 r"""The comp-sum losses: sum-exponential, cross-entropy, generalized cross-entropy, mean absolute error.
-family.
 
 With s = softmax(z) and tau >= 0,
 

@@ -12,7 +12,7 @@ from corollary.errors import InvalidInputError
 class ClassErrors(NamedTuple):
     """Per-class errors: counts, rates, and limits at the joint level (Bonferroni over the classes)."""
 
-    count: Int[np.ndarray, " n"]
+    rows: Int[np.ndarray, " n"]
     wrong: Int[np.ndarray, " n"]
     error: Float64[np.ndarray, " n"]
     lower: Float64[np.ndarray, " n"]

@@ -31,6 +31,7 @@ class SurrogateLoss(nn.Module):
             is a likeliest one.
         shift_invariant: adding one number to all scores changes nothing.
         equivariant: permuting scores and label together changes nothing (no class is special).
+        rowwise: a mean of losses of rows (False: a quantity of the batch).
         reduces_to: settings under which it is a known loss, in words.
         guarantee: theorem, constants and assumptions in words, or "none".
 
@@ -56,6 +57,7 @@ class SurrogateLoss(nn.Module):
     calibrated: bool = False
     shift_invariant: bool = True
     equivariant: bool = True
+    rowwise: bool = True
     reduces_to: str = ""
     guarantee: str = "none"
 

@@ -224,8 +224,8 @@ def ldam(
     delta = largest * (m / m.min()) ** -0.25
 
     def at(z: Tensor, y: Tensor) -> Tensor:
-        one_hot = torch.nn.functional.one_hot(y, z.shape[-1]).to(z.dtype)
-        return softmax_rows(scale * (z - delta.to(z)[y][:, None] * one_hot), y, q=0.0)
+        true = torch.arange(z.shape[-1], device=z.device) == y[:, None]
+        return softmax_rows(scale * (z - delta.to(z) * true), y, q=0.0)
 
     return surrogate(at, logits, target, **options)
 
@@ -312,7 +312,7 @@ def equalization(
     rows_on = None if foreground is None else foreground.reshape(-1)
 
     def at(z: Tensor, y: Tensor) -> Tensor:
-        true = torch.nn.functional.one_hot(y, z.shape[-1]).to(torch.bool)
+        true = torch.arange(z.shape[-1], device=z.device) == y[:, None]
         if form == "softmax":
             # Always or never: no draw, so that the loss stays a function of its arguments.
             kept = rare.expand_as(z) if drop == 1 else rare & (_uniform(z, seed) < drop)
@@ -374,7 +374,7 @@ def lade(
     y = target.reshape(-1).long()
     valid = (y != ignore).to(z.dtype)
     y = torch.where(y != ignore, y, 0)
-    one_hot = torch.nn.functional.one_hot(y, n).to(z.dtype) * valid[:, None]
+    one_hot = (torch.arange(n, device=z.device) == y[:, None]) * valid[:, None]
     count, total = one_hot.sum(0), valid.sum().clamp(min=1)
     mean = (one_hot * z).sum(0) / count.clamp(min=1)
     rows = torch.where(valid[:, None] > 0, z, float("-inf"))

@@ -346,13 +346,13 @@ class EqualizationLoss(_ByPrior):
         super().__init__(**common)
         self.threshold, self.drop, self.form, self.seed = threshold, drop, form, seed
         self.shift_invariant, self.convex = form == "softmax", True
-        self._generator: torch.Generator | None = None
+        self._draw: int | torch.Generator = seed
 
     def forward(self, logits: Tensor, target: Tensor) -> Float[Tensor, "..."]:
         """The loss of logits (N, n, ...) at labels (N, ...) or class weights (N, n, ...)."""
-        if self._generator is None or self._generator.device != logits.device:
-            self._generator = torch.Generator(logits.device).manual_seed(self.seed)
-        options = {"threshold": self.threshold, "drop": self.drop, "form": self.form, "seed": self._generator}
+        if self.form == "softmax" and self.drop < 1 and not isinstance(self._draw, torch.Generator):
+            self._draw = torch.Generator(logits.device).manual_seed(self.seed)
+        options: dict[str, Any] = {"threshold": self.threshold, "drop": self.drop, "form": self.form, "seed": self._draw}
         return equalization(logits, target, prior=self.prior, **options, **self.common)
 
 
@@ -373,7 +373,7 @@ class LADELoss(_ByPrior):
     Reference: Hong et al. (CVPR 2021).
     """
 
-    shift_invariant = nonnegative = False
+    shift_invariant = nonnegative = rowwise = False
 
     def __init__(self, *, strength: float = 0.1, penalty: float = 0.1, **common: Any) -> None:
         super().__init__(**common)
@@ -385,7 +385,7 @@ class LADELoss(_ByPrior):
 
     def forward(self, logits: Tensor, target: Tensor) -> Float[Tensor, ""]:
         """The loss of logits (N, n, ...) at labels (N, ...)."""
-        options = {"strength": self.strength, "penalty": self.penalty, "ignore_index": self.ignore_index}
+        options: dict[str, Any] = {"strength": self.strength, "penalty": self.penalty, "ignore_index": self.ignore_index}
         return lade(logits, target, prior=self.prior, **options)
 
 

@@ -1,1 +1,21 @@
-"""Placeholder."""
+"""The suites the project runs on itself, for users' own methods too."""
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "LossCheckError": "_loss_checks",
+    "check_loss": "_loss_checks",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"corollary.testing.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'corollary.testing' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
