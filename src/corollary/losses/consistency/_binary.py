@@ -52,27 +52,27 @@ def binary_transform(t: Any, *, loss: str, bound: float = math.inf, scale: float
     if not b > 0 or not scale > 0:
         raise InvalidInputError(f"`bound` and `scale` must be above zero, got {bound} and {scale}")
     if loss == "hinge":
-        return t * min(b, 1.0)
+        return np.asarray(t * min(b, 1.0))
     if loss == "sigmoid":
-        return t * math.tanh(scale * b)
+        return np.asarray(t * math.tanh(scale * b))
     if loss == "rho_margin":
-        return t * min(b, scale) / scale
+        return np.asarray(t * min(b, scale) / scale)
     if loss == "squared_hinge":
-        return np.where(t <= b, t**2, 2 * min(b, 1.0) * t - min(b, 1.0) ** 2)
+        return np.asarray(np.where(t <= b, t**2, 2 * min(b, 1.0) * t - min(b, 1.0) ** 2))
     up, down = (1 + t) / 2, (1 - t) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
         log_odds = np.log1p(t) - np.log1p(-t)
         if loss == "logistic":
             inside = up * np.log1p(t) + np.where(t < 1, down * np.log1p(-t), 0.0)
             if math.isinf(b):
-                return inside
+                return np.asarray(inside)
             outside = math.log(2) - up * np.logaddexp(0.0, -b) - down * np.logaddexp(0.0, b)
-            return np.where(log_odds <= b, inside, outside)
+            return np.asarray(np.where(log_odds <= b, inside, outside))
         if loss == "exponential":
             inside = 1 - np.sqrt(1 - t**2)
             if math.isinf(b):
-                return inside
-            return np.where(log_odds / 2 <= b, inside, 1 - up * math.exp(-b) - down * math.exp(b))
+                return np.asarray(inside)
+            return np.asarray(np.where(log_odds / 2 <= b, inside, 1 - up * math.exp(-b) - down * math.exp(b)))
     raise InvalidInputError(f"`loss` must be one of {', '.join(MARGIN_LOSSES)}, got {loss!r}")
 
 
@@ -94,7 +94,7 @@ def numeric_binary_transform(phi: Curve, t: Any, *, bound: float, points: int = 
     t = _within(t)
     f = np.linspace(-bound, bound, points)
     risk = (1 + t[..., None]) / 2 * phi(f) + (1 - t[..., None]) / 2 * phi(-f)
-    return risk[..., f <= 0].min(-1) - risk.min(-1)
+    return np.asarray(risk[..., f <= 0].min(-1) - risk.min(-1))
 
 
 def linear_reach(x: Any, *, norm: float, bias: float, dual: float = 2.0) -> float:

@@ -58,11 +58,11 @@ class ConsistencyBound:
     ) -> Float64[np.ndarray, "..."]:
         """The largest target excess that this surrogate excess allows; the gaps are zero for complete sets."""
         value = self.inverse(checked_excess(surrogate_excess) + surrogate_gap) - target_gap
-        return np.maximum(value, 0.0)
+        return np.asarray(np.maximum(value, 0.0))
 
     def surrogate(self, target_excess: Any) -> Float64[np.ndarray, "..."]:
         """The surrogate excess that a target excess takes at least."""
-        return self.transform(target_excess)
+        return np.asarray(self.transform(target_excess))
 
     def __str__(self) -> str:
         return f"{self.formula} [{'; '.join(self.assumptions)}; {self.reference}]"
@@ -149,7 +149,7 @@ def weighted_target(inverse: Curve, surrogate_excess: Any, *, mean_weight: float
     """
     if not mean_weight > 0:
         raise InvalidInputError(f"`mean_weight` must be above zero, got {mean_weight}")
-    return mean_weight * inverse(checked_excess(surrogate_excess) / mean_weight)
+    return np.asarray(mean_weight * inverse(checked_excess(surrogate_excess) / mean_weight))
 
 
 def gca_bound(prior: Any, *, q: float = 0.0, unit: float = 1.0) -> ConsistencyBound:

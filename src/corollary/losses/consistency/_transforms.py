@@ -33,7 +33,7 @@ def _within(t: Any) -> Float64[np.ndarray, "..."]:
     values = np.asarray(t, dtype=np.float64)
     if not ((values >= 0) & (values <= 1)).all():
         raise InvalidInputError("a zero-one regret lies in [0, 1]")
-    return values
+    return np.asarray(values)
 
 
 def comp_sum_transform(t: Any, *, tau: float, classes: int) -> Float64[np.ndarray, "..."]:
@@ -66,16 +66,16 @@ def comp_sum_transform(t: Any, *, tau: float, classes: int) -> Float64[np.ndarra
     """
     t, (tau, n) = _within(t), checked_index(tau, classes)
     if tau >= 2:
-        return t / ((tau - 1) * n ** (tau - 1))
+        return np.asarray(t / ((tau - 1) * n ** (tau - 1)))
     with np.errstate(divide="ignore"):
         up, down = np.log1p(t), np.log1p(-t)
     if tau == 1:
-        return (1 + t) / 2 * up + np.where(t < 1, (1 - t) / 2 * np.where(t < 1, down, 0.0), 0.0)
+        return np.asarray((1 + t) / 2 * up + np.where(t < 1, (1 - t) / 2 * np.where(t < 1, down, 0.0), 0.0))
     a = 1 / (2 - tau)
     log_m = (np.logaddexp(a * up, a * down) - math.log(2)) / a
     if tau < 1:
-        return np.maximum(-np.expm1(log_m) * 2 ** (1 - tau) / (1 - tau), 0.0)
-    return np.maximum(np.expm1(log_m) / ((tau - 1) * n ** (tau - 1)), 0.0)
+        return np.asarray(np.maximum(-np.expm1(log_m) * 2 ** (1 - tau) / (1 - tau), 0.0))
+    return np.asarray(np.maximum(np.expm1(log_m) / ((tau - 1) * n ** (tau - 1)), 0.0))
 
 
 def comp_sum_inverse(excess: Any, *, tau: float, classes: int) -> Float64[np.ndarray, "..."]:
@@ -105,10 +105,10 @@ def comp_sum_inverse(excess: Any, *, tau: float, classes: int) -> Float64[np.nda
     """
     y, (tau, n) = checked_excess(excess), checked_index(tau, classes)
     if tau >= 2:
-        return np.minimum(1.0, (tau - 1) * n ** (tau - 1) * y)
+        return np.asarray(np.minimum(1.0, (tau - 1) * n ** (tau - 1) * y))
     if tau == 0:
-        return np.sqrt(1 - (1 - np.minimum(y, 1.0)) ** 2)
-    return bisect_inverse(lambda t: comp_sum_transform(t, tau=tau, classes=n), y)
+        return np.asarray(np.sqrt(1 - (1 - np.minimum(y, 1.0)) ** 2))
+    return np.asarray(bisect_inverse(lambda t: comp_sum_transform(t, tau=tau, classes=n), y))
 
 
 def simple_inverse(excess: Any, *, tau: float, classes: int) -> Float64[np.ndarray, "..."]:
@@ -132,10 +132,10 @@ def simple_inverse(excess: Any, *, tau: float, classes: int) -> Float64[np.ndarr
     """
     y, (tau, n) = checked_excess(excess), checked_index(tau, classes)
     if tau < 1:
-        return np.minimum(1.0, np.sqrt(2**tau * (2 - tau) * y))
+        return np.asarray(np.minimum(1.0, np.sqrt(2**tau * (2 - tau) * y)))
     if tau < 2:
-        return np.minimum(1.0, np.sqrt(2 * n ** (tau - 1) * y))
-    return np.minimum(1.0, (tau - 1) * n ** (tau - 1) * y)
+        return np.asarray(np.minimum(1.0, np.sqrt(2 * n ** (tau - 1) * y)))
+    return np.asarray(np.minimum(1.0, (tau - 1) * n ** (tau - 1) * y))
 
 
 def checked_excess(excess: Any) -> Float64[np.ndarray, "..."]:
@@ -143,7 +143,7 @@ def checked_excess(excess: Any) -> Float64[np.ndarray, "..."]:
     y = np.asarray(excess, dtype=np.float64)
     if not (y >= -1e-9).all():
         raise InvalidInputError("a regret is zero or more, got a negative or NaN value; subtract the optimum, not more")
-    return np.maximum(y, 0.0)
+    return np.asarray(np.maximum(y, 0.0))
 
 
 def bisect_inverse(transform: Curve, excess: Any) -> Float64[np.ndarray, "..."]:
@@ -219,7 +219,7 @@ def general_transform(psi: Curve, t: Any, *, classes: int, grid: int = 60) -> Fl
         better = gain(left) > gain(right)
         low, high = np.where(better, low, left), np.where(better, right, high)
     best = np.maximum(gain((low + high) / 2), np.maximum(gain(np.broadcast_to(-c, low.shape)), 0.0))
-    return best.min(-1)
+    return np.asarray(best.min(-1))
 
 
 def convex_minorant(t: Any, values: Any) -> Float64[np.ndarray, " m"]:
@@ -279,4 +279,4 @@ def tabulated_inverse(t: Any, values: Any, excess: Any) -> Float64[np.ndarray, "
     """
     grid, curve = np.asarray(t, dtype=np.float64), np.maximum.accumulate(np.asarray(values, dtype=np.float64))
     index = np.searchsorted(curve, checked_excess(excess), side="right")
-    return grid[np.minimum(index, len(grid) - 1)]
+    return np.asarray(grid[np.minimum(index, len(grid) - 1)])

@@ -34,7 +34,7 @@ def zero_one_regret(eta: Any, scores: Any) -> Float64[np.ndarray, "..."]:
     """
     eta, z = np.asarray(eta, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     chosen = np.take_along_axis(eta, z.argmax(-1)[..., None], -1)[..., 0]
-    return eta.max(-1) - chosen
+    return np.asarray(eta.max(-1) - chosen)
 
 
 def balanced_regret(eta: Any, scores: Any, *, prior: Any) -> Float64[np.ndarray, "..."]:
@@ -63,7 +63,7 @@ def comp_sum_regret(eta: Any, scores: Any, *, tau: float) -> Float64[np.ndarray,
     """
     e, z = (torch.as_tensor(np.asarray(v, dtype=np.float64)) for v in (eta, scores))
     losses = psi(torch.log_softmax(z, -1), tau - 1)
-    return ((e * losses).sum(-1) - comp_sum_optimum(e, tau=tau)).numpy()
+    return np.asarray(((e * losses).sum(-1) - comp_sum_optimum(e, tau=tau)).numpy())
 
 
 @dataclass(frozen=True)
