@@ -266,7 +266,7 @@ def massart_target(surrogate_excess: Any, *, noise: float, transform: Curve) -> 
     if not 0 < noise <= 0.5:
         raise InvalidInputError(f"`noise` must lie in (0, 1/2], got {noise}")
     width = 2 * noise
-    return np.minimum(1.0, checked_excess(surrogate_excess) * width / transform(np.asarray(width)))
+    return np.asarray(np.minimum(1.0, checked_excess(surrogate_excess) * width / transform(np.asarray(width))))
 
 
 def margin_bound(

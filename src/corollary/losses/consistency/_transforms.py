@@ -4,7 +4,7 @@ Symbols: tau the comp-sum index, n the classes, t in [0, 1] the zero-one regret,
 regret, convex with T(0) = 0; Gamma = T^{-1}, so that R_01 - R*_01 + M_01 <= Gamma(R - R* + M).
 
 Mao, Mohri, Zhong (ICML 2023); the closed forms for tau other than 0 and 1 were derived again and checked against
-minimisation: exact for tau <= 1 and for n = 2, valid and conservative for tau in (1, 2) with n > 2.
+minimisation: exact for tau <= 1, and for n = 2 up to tau = 2; valid and conservative elsewhere.
 """
 
 import math
@@ -56,7 +56,7 @@ def comp_sum_transform(t: Any, *, tau: float, classes: int) -> Float64[np.ndarra
         T(t), of the shape of t.
 
     Guarantee: surrogate regret >= T(zero-one regret) at every point, for every distribution and scores; equality is
-        attained for tau <= 1 and for n = 2.
+        attained for tau <= 1, and for n = 2 up to tau = 2.
 
     Example:
         >>> comp_sum_transform(0.6, tau=0, classes=5).round(3).item()  # 1 - sqrt(1 - t^2)
