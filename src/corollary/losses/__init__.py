@@ -4,6 +4,8 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "AdversarialCompSum": "_adversarial",
+    "AdversarialTraining": "_adversarial",
     "BalancedSoftmaxLoss": "_reweighted_modules",
     "ClassBalancedLoss": "_reweighted_modules",
     "ClassErrors": "_evaluation",
@@ -20,6 +22,7 @@ _HOME = {
     "LogitAdjustedLoss": "_reweighted_modules",
     "SurrogateLoss": "_module",
     "TauWarmup": "_comp_sum",
+    "Trades": "_adversarial",
     "VectorScalingLoss": "_reweighted_modules",
     "WeightedCrossEntropyLoss": "_reweighted_modules",
     "balanced_error": "_evaluation",
@@ -36,6 +39,7 @@ _HOME = {
     "comp_sum_optimum": "_comp_sum",
     "comp_sum_probabilities": "_comp_sum",
     "cross_entropy": "_comp_sum",
+    "deviation": "_adversarial",
     "effective_number_weights": "_reweighted",
     "equalization": "_reweighted",
     "excess_certificate": "_certificate",
@@ -53,9 +57,16 @@ _HOME = {
     "logit_adjusted_cross_entropy": "_reweighted",
     "make_imbalance": "_evaluation",
     "margin_probabilities": "_balanced",
+    "margins": "_attacks",
     "mean_absolute_error": "_comp_sum",
+    "pgd": "_attacks",
+    "project": "_attacks",
+    "ramp_comp_sum": "_adversarial",
+    "robust_accuracy": "_attacks",
+    "smooth_adversarial": "_adversarial",
     "sum_exponential": "_comp_sum",
     "surrogate": "_interface",
+    "theoretical_weight": "_adversarial",
     "vector_scaling": "_reweighted",
     "weighted_cross_entropy": "_reweighted",
 }
