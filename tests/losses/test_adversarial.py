@@ -74,7 +74,10 @@ def test_limits():
     x, y = torch.rand(9, 4, dtype=torch.float64), torch.arange(9) % 3
     z = model(x)
     plain = losses.comp_sum(z / 0.7, y, tau=1.5)
-    for loss in (losses.AdversarialCompSum(eps=0.0, tau=1.5, rho=0.7), losses.AdversarialCompSum(eps=0.3, tau=1.5, rho=0.7, nu=0.0)):  # fmt: skip
+    for loss in (
+        losses.AdversarialCompSum(eps=0.0, tau=1.5, rho=0.7),
+        losses.AdversarialCompSum(eps=0.3, tau=1.5, rho=0.7, nu=0.0),
+    ):
         torch.testing.assert_close(loss(model, x, y), plain, atol=2e-6, rtol=0)  # 1e-12 stands under the root
     torch.testing.assert_close(losses.Trades(eps=0.0)(model, x, y), F.cross_entropy(z, y), atol=1e-9, rtol=0)
     torch.testing.assert_close(losses.AdversarialTraining(eps=0.0)(model, x, y), F.cross_entropy(z, y))
@@ -114,7 +117,9 @@ def test_robust_accuracy_of_a_linear_model_is_known():
     assert got - 0.02 <= more <= 1
 
 
-@pytest.mark.parametrize("loss", [losses.AdversarialCompSum(eps=0.1, warmup=3), losses.Trades(eps=0.1), losses.AdversarialTraining(eps=0.1)])  # fmt: skip
+@pytest.mark.parametrize(
+    "loss", [losses.AdversarialCompSum(eps=0.1, warmup=3), losses.Trades(eps=0.1), losses.AdversarialTraining(eps=0.1)]
+)
 def test_training_leaves_batch_statistics_to_the_training_passes(loss):
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, 3))

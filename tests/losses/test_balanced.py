@@ -39,7 +39,10 @@ def test_identities():
     close(losses.gca(z, y, prior=p, margin=1.0, normalise=False, reduction="none"), weighted)
     close(losses.gca(z, y, prior=p, margin=1.0), weighted.mean() / 5)
     close(losses.weighted_cross_entropy(z, y, prior=p), weighted.mean() / 5)
-    close(losses.gca(z, y, prior=p, margin=2.5, normalise=False), F.cross_entropy(z / 2.5, y, weight=1 / p, reduction="none").mean())  # fmt: skip
+    close(
+        losses.gca(z, y, prior=p, margin=2.5, normalise=False),
+        F.cross_entropy(z / 2.5, y, weight=1 / p, reduction="none").mean(),
+    )
     margin = -0.7 * p.log()
     additive = losses.gca(z, y, prior=p, margin=margin, form="additive", normalise=False, reduction="none")
     close(additive * p[y], losses.gla(z, y, prior=p, strength=0.7, reduction="none"))  # weight 1 and m = -t log p
@@ -51,7 +54,10 @@ def test_identities():
     close(losses.lade(z, y, prior=p, strength=0.0), la)
     close(losses.equalization(z, y, prior=p, drop=0.0), F.cross_entropy(z, y))
     w = losses.effective_number_weights(counts, beta=1 - 1e-9)
-    close((w * torch.tensor(counts)).round(decimals=4), torch.full((5,), float(w[0] * 200), dtype=torch.float64).round(decimals=4))  # fmt: skip
+    close(
+        (w * torch.tensor(counts)).round(decimals=4),
+        torch.full((5,), float(w[0] * 200), dtype=torch.float64).round(decimals=4),
+    )
 
 
 def test_peers_against_formulas_written_out():
@@ -107,7 +113,9 @@ def test_gla_decides_rightly_on_every_random_case_and_not_without_its_factor(q):
 
 def minimise(risk, n, rows):
     z = torch.zeros(rows, n, dtype=torch.float64, requires_grad=True)
-    lbfgs = torch.optim.LBFGS([z], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-18, line_search_fn="strong_wolfe")  # fmt: skip
+    lbfgs = torch.optim.LBFGS(
+        [z], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-18, line_search_fn="strong_wolfe"
+    )
 
     def closure():
         lbfgs.zero_grad()
@@ -176,7 +184,11 @@ def test_regret_bound_of_gla_and_a_mutated_constant():
     for _ in range(4000):
         n = int(rng.integers(2, 5))
         point, eta, p = random_world(rng, n)
-        s = rng.dirichlet(np.ones(n), len(point)) if rng.random() < 0.5 else eta * np.exp(0.3 * rng.normal(size=eta.shape))
+        s = (
+            rng.dirichlet(np.ones(n), len(point))
+            if rng.random() < 0.5
+            else eta * np.exp(0.3 * rng.normal(size=eta.shape))
+        )
         s = s / s.sum(1, keepdims=True)
         chosen = (s / p).argmax(1)
         w = eta / p
@@ -198,7 +210,9 @@ def gca_draws(count, seed=0):
         w = eta / p
         total = w.sum(1)
         near = torch.tensor(w / total[:, None])
-        s = losses.comp_sum_minimiser(near, tau=min(tau, 1.8)).numpy() * np.exp(rng.choice([0.1, 1.0]) * rng.normal(size=w.shape))  # fmt: skip
+        s = losses.comp_sum_minimiser(near, tau=min(tau, 1.8)).numpy() * np.exp(
+            rng.choice([0.1, 1.0]) * rng.normal(size=w.shape)
+        )
         s = s / s.sum(1, keepdims=True)
         psi = -np.log(s) if tau == 1 else (1 - s ** (tau - 1)) / (tau - 1)
         surrogate = (w * psi).sum(1) - total * losses.comp_sum_optimum(near, tau=tau).numpy()
@@ -362,7 +376,7 @@ def test_soft_targets_with_margins_refuse_what_does_not_fit_in_memory():
 
 
 def test_posthoc_adjustment_and_decoding():
-    z, y = draw()
+    z, _ = draw()
     p = prior()
     adjusted = losses.logit_adjust(z, prior=p)
     torch.testing.assert_close(adjusted, z - p.log())

@@ -103,7 +103,9 @@ def test_curves_are_made_convex_and_tabulated_on_the_safe_side():
     assert (np.diff(curve, 2) >= -1e-12).all()
     assert (curve <= bumpy(grid) + 1e-12).all()
     y = np.linspace(0, 0.9, 50)
-    assert (c.tabulated_inverse(grid, curve, y) >= c.bisect_inverse(lambda t: np.interp(t, grid, curve), y) - 1e-9).all()
+    assert (
+        c.tabulated_inverse(grid, curve, y) >= c.bisect_inverse(lambda t: np.interp(t, grid, curve), y) - 1e-9
+    ).all()
 
 
 @pytest.mark.slow
@@ -293,7 +295,9 @@ def test_certificate_of_the_excess(tau, tmp_path):
     # Counting errors says more, as the head of `_certificate.py` explains.
     assert certificate.vacuous
     claim = certificate.claims[0]
-    forged = dataclasses.replace(certificate, claims=(dataclasses.replace(claim, lhs=claim.lhs / 2, rhs=claim.rhs / 2),))
+    forged = dataclasses.replace(
+        certificate, claims=(dataclasses.replace(claim, lhs=claim.lhs / 2, rhs=claim.rhs / 2),)
+    )
     assert forged.check(**evidence).status is Status.VIOLATED
     loosened = dataclasses.replace(certificate, witness={**certificate.witness, "floor": 0.5})
     assert loosened.check(**evidence).claims != certificate.claims

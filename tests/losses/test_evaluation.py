@@ -80,6 +80,7 @@ dist.destroy_process_group()
 def test_counts_are_global_under_distributed_training(tmp_path):
     run = [sys.executable, "-W", "ignore", "-c", PROCESS]
     both = [
-        subprocess.Popen([*run, str(rank), str(tmp_path / "store")], stdout=subprocess.PIPE, text=True) for rank in (0, 1)
+        subprocess.Popen([*run, str(rank), str(tmp_path / "store")], stdout=subprocess.PIPE, text=True)
+        for rank in (0, 1)
     ]
     assert [p.communicate(timeout=120)[0].strip() for p in both] == ["[1, 1, 2]"] * 2

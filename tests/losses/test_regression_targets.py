@@ -10,17 +10,19 @@ from corollary import losses
 
 
 def fit_linear(loss, x, y, classes, l2):
-    """Weights (d + 1, n) of a linear softmax that minimise loss + l2/2 |W|^2; the bias is not penalised."""
+    """Weights (d + 1, n) of a linear softmax that minimise loss + l2 |W|^2; the bias is not penalised."""
     xt = torch.tensor(np.hstack([x, np.ones((len(x), 1))]))
     yt, shape = torch.tensor(y), (x.shape[1] + 1, classes)
 
     def value(flat):
         w = torch.tensor(flat.reshape(shape), requires_grad=True)
-        total = loss(xt @ w, yt) + l2 / 2 * (w[:-1] ** 2).sum()
+        total = loss(xt @ w, yt) + l2 * (w[:-1] ** 2).sum()
         total.backward()
         return total.item(), w.grad.numpy().ravel()
 
-    found = scipy.optimize.minimize(value, np.zeros(np.prod(shape)), jac=True, method="L-BFGS-B", options={"maxiter": 500})
+    found = scipy.optimize.minimize(
+        value, np.zeros(np.prod(shape)), jac=True, method="L-BFGS-B", options={"maxiter": 500}
+    )
     return found.x.reshape(shape)
 
 
@@ -59,8 +61,15 @@ def test_clean_digits(tau, expected):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("tau", "expected", "spread"),
-    [(0.0, 0.755, 0.03), (0.5, 0.837, 0.03), (1.0, 0.902, 0.02), (1.5, 0.936, 0.01), (1.7, 0.931, 0.015), (2.0, 0.902, 0.06)],
-)  # fmt: skip
+    [
+        (0.0, 0.755, 0.03),
+        (0.5, 0.837, 0.03),
+        (1.0, 0.902, 0.02),
+        (1.5, 0.936, 0.01),
+        (1.7, 0.931, 0.015),
+        (2.0, 0.902, 0.06),
+    ],
+)
 def test_digits_with_forty_percent_of_the_labels_wrong(tau, expected, spread):
     assert accuracy_by_tau(tau, 0.4, 1e-3) == pytest.approx(expected, abs=spread)
 
@@ -110,9 +119,17 @@ def methods(counts, ldam_scale=10.0):
 
 
 GAUSSIANS = {
-    "CE": 0.1786, "focal": 0.1788, "WCE": 0.0794, "LA": 0.0794, "VS": 0.0794, "GLA .3": 0.0792, "GLA -.5": 0.0792,
-    "GCA 1/3": 0.0814, "GCA-B 1/3": 0.0825, "IMMAX": 0.1411,
-}  # fmt: skip
+    "CE": 0.1786,
+    "focal": 0.1788,
+    "WCE": 0.0794,
+    "LA": 0.0794,
+    "VS": 0.0794,
+    "GLA .3": 0.0792,
+    "GLA -.5": 0.0792,
+    "GCA 1/3": 0.0814,
+    "GCA-B 1/3": 0.0825,
+    "IMMAX": 0.1411,
+}
 
 
 @pytest.mark.slow

@@ -65,8 +65,8 @@ def smooth_adversarial(
         tau, rho, nu: index, margin, weight of the smooth term.
         reduction: `"mean"`, `"sum"` or `"none"`.
 
-    Guarantee: with x' the true supremum and nu >= sqrt(n-1)/rho it is at least the adversarial ramp loss, hence at least
-        Phi^tau(1) times the adversarial error.
+    Guarantee: with x' the true supremum and nu >= sqrt(n-1)/rho it is at least the adversarial ramp loss, hence at
+        least Phi^tau(1) times the adversarial error.
 
     Example:
         >>> z = torch.zeros(1, 2)
@@ -79,9 +79,7 @@ def smooth_adversarial(
     return rows if reduction == "none" else rows.sum() if reduction == "sum" else rows.sum() / max(1, len(rows))
 
 
-def ramp_comp_sum(
-    logits: Tensor, target: Tensor, *, tau: float = 1.0, rho: float = 1.0
-) -> Float[Tensor, " m"]:
+def ramp_comp_sum(logits: Tensor, target: Tensor, *, tau: float = 1.0, rho: float = 1.0) -> Float[Tensor, " m"]:
     r"""The comp-sum loss of ramps, \(\Phi^\tau(\sum_{y' \ne y} \Phi_\rho(z_y - z_{y'}))\), bounded and not convex.
 
     Its supremum over the ball is the adversarial comp-sum loss, which the smooth one bounds.

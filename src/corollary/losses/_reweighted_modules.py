@@ -352,7 +352,12 @@ class EqualizationLoss(_ByPrior):
         """The loss of logits (N, n, ...) at labels (N, ...) or class weights (N, n, ...)."""
         if self.form == "softmax" and self.drop < 1 and not isinstance(self._draw, torch.Generator):
             self._draw = torch.Generator(logits.device).manual_seed(self.seed)
-        options: dict[str, Any] = {"threshold": self.threshold, "drop": self.drop, "form": self.form, "seed": self._draw}
+        options: dict[str, Any] = {
+            "threshold": self.threshold,
+            "drop": self.drop,
+            "form": self.form,
+            "seed": self._draw,
+        }
         return equalization(logits, target, prior=self.prior, **options, **self.common)
 
 
@@ -385,7 +390,11 @@ class LADELoss(_ByPrior):
 
     def forward(self, logits: Tensor, target: Tensor) -> Float[Tensor, ""]:
         """The loss of logits (N, n, ...) at labels (N, ...)."""
-        options: dict[str, Any] = {"strength": self.strength, "penalty": self.penalty, "ignore_index": self.ignore_index}
+        options: dict[str, Any] = {
+            "strength": self.strength,
+            "penalty": self.penalty,
+            "ignore_index": self.ignore_index,
+        }
         return lade(logits, target, prior=self.prior, **options)
 
 

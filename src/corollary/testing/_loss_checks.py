@@ -26,7 +26,7 @@ class LossCheckError(CorollaryError, AssertionError):
     """
 
 
-class _NotApplicable(Exception):  # noqa: N818
+class _NotApplicable(Exception):
     """A check that says nothing about this loss; the message is the reason."""
 
 
@@ -354,9 +354,9 @@ def check_loss(
     """Run the suite on a loss.
 
     Args:
-        loss: a module (with `reduction`, `ignore_index`, `weight` as attributes, like those of `corollary.losses`), or a
-            function `(logits, target, *, weight, ignore_index, reduction)`. What it declares (`convex`, `bounded`, ...) is
-            verified; what it does not declare is skipped.
+        loss: a module (with `reduction`, `ignore_index`, `weight` as attributes, like those of `corollary.losses`), or
+            a function `(logits, target, *, weight, ignore_index, reduction)`. What it declares (`convex`, `bounded`,
+            ...) is verified; what it does not declare is skipped.
         classes: number of classes to test with (that of its prior, if it has one).
         seed: of every draw.
         expected_failures: check to reason; such a check must fail.
