@@ -21,6 +21,7 @@ _HOME = {
     "LDAMLoss": "_reweighted_modules",
     "LogitAdjustedLoss": "_reweighted_modules",
     "SurrogateLoss": "_module",
+    "SurrogateClassifier": "_estimator",
     "TauWarmup": "_comp_sum",
     "Trades": "_adversarial",
     "VectorScalingLoss": "_reweighted_modules",
