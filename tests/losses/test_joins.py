@@ -44,7 +44,7 @@ DECLARED: dict[str, str] = {}
 
 
 @pytest.mark.filterwarnings("ignore")  # scikit-learn's checks warn on purpose
-def test_scikit_learns_own_checks():
+def test_scikit_learns_own_checks(as_shipped):
     results = check_estimator(losses.SurrogateClassifier(epochs=15, learning_rate=0.03), expected_failed_checks=DECLARED, on_fail=None)
     failed = {r["check_name"]: str(r["exception"])[:200] for r in results if r["status"] == "failed"}
     assert failed == {}
@@ -68,7 +68,7 @@ def test_a_comp_sum_loss_in_a_trainer(tmp_path):
     model = transformers.BertForSequenceClassification(config)
     rng = np.random.default_rng(0)
     rows = []
-    for k in rng.choice(3, 96, p=[0.7, 0.2, 0.1]):  # the label is the token that prevails
+    for k in rng.choice(3, 240, p=[0.7, 0.2, 0.1]):  # the label is the token that prevails
         tokens = np.where(rng.random(8) < 0.7, k + 1, rng.integers(4, 20, 8))
         rows.append({"input_ids": tokens.tolist(), "attention_mask": [1] * 8, "labels": int(k)})
     counts = np.bincount([r["labels"] for r in rows], minlength=3)
@@ -77,7 +77,7 @@ def test_a_comp_sum_loss_in_a_trainer(tmp_path):
     def compute(outputs, labels, num_items_in_batch=None):
         return loss(outputs.logits, labels)
 
-    options = {"num_train_epochs": 8, "learning_rate": 1e-2, "per_device_train_batch_size": 16, "report_to": []}
+    options = {"num_train_epochs": 8, "learning_rate": 1e-2, "per_device_train_batch_size": 8, "report_to": []}
     arguments = transformers.TrainingArguments(
         str(tmp_path), use_cpu=True, save_strategy="no", disable_tqdm=True, **options
     )
