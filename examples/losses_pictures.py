@@ -20,7 +20,7 @@ class Brier(losses.SurrogateLoss):
     bounded = proper = calibrated = True
     consistent_for = "zero-one"
 
-    def at(self, z, y):
+    def at(self, z, y):  # noqa: D102
         s = torch.softmax(z, -1)
         return 1 + (s * s).sum(-1) - 2 * s.gather(1, y[:, None])[:, 0]
 

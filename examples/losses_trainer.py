@@ -21,9 +21,8 @@ def draw(rng: np.random.Generator, count: int, share: list[float]) -> list[dict]
 
 
 def main() -> None:
-    torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    rows, held = draw(rng, 300, [0.9, 0.07, 0.03]), draw(rng, 600, [1 / 3] * 3)
+    rows, held = draw(rng, 1000, [0.9, 0.07, 0.03]), draw(rng, 600, [1 / 3] * 3)
     counts = np.bincount([row["labels"] for row in rows], minlength=3)
     print("rows a class:", counts.tolist())
     for name, loss in {"cross-entropy": losses.CompSumLoss(), "GLA": losses.GLALoss(counts=counts, q=0.1)}.items():
@@ -35,6 +34,7 @@ def main() -> None:
             intermediate_size=16,
             num_labels=3,
         )
+        torch.manual_seed(0)
         model = transformers.BertForSequenceClassification(config)
         with tempfile.TemporaryDirectory() as folder:
             arguments = transformers.TrainingArguments(

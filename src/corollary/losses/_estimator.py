@@ -113,11 +113,13 @@ class SurrogateClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> Any:
         """Labels by the decoding rule of the loss."""
-        return self.classes_[self.loss_.predict(self._scores(X)).numpy()]
+        z = self._scores(X)
+        return self.classes_[self.loss_.predict(z).numpy()]
 
     def predict_proba(self, X: Any) -> Float[np.ndarray, "N n"]:
         """Probabilities under the training priors, by the inverse link of the loss."""
-        return self.loss_.predict_proba(self._scores(X)).double().numpy()
+        z = self._scores(X)
+        return self.loss_.predict_proba(z).double().numpy()
 
     def _make_loss(self) -> SurrogateLoss:
         if isinstance(self.loss, str):
