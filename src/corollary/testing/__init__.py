@@ -4,11 +4,13 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "LossCheckError": "_loss_checks",
     "check_certificate": "_certificate_checks",
     "check_language_model": "_model_checks",
+    "check_loss": "_loss_checks",
 }
 
-__all__ = sorted(_HOME)
+__all__ = sorted(_HOME)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:
