@@ -103,6 +103,8 @@ def ramp_comp_sum(logits: Tensor, target: Tensor, *, tau: float = 1.0, rho: floa
 def theoretical_weight(*, classes: int, rho: float = 1.0) -> float:
     r"""The nu that theory asks for, \(\sqrt{n-1}/\rho\); in practice it is tuned far smaller.
 
+    Guarantee: none; see the functions that use it.
+
     Example:
         >>> theoretical_weight(classes=10)
         3.0

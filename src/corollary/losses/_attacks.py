@@ -128,6 +128,8 @@ def pgd(
 def margins(logits: Tensor, target: Tensor) -> Float[Tensor, " m"]:
     r"""\(z_y - \max_{y' \ne y} z_{y'}\), row by row.
 
+    Guarantee: none; see the functions that use it.
+
     Example:
         >>> margins(torch.tensor([[3.0, 1.0]]), torch.tensor([1]))
         tensor([-2.])

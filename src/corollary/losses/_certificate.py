@@ -97,6 +97,8 @@ register_rule(Rule("losses.finite_world", needs=("point", "eta", "scores"), deri
 def excess_evidence(logits: Any, target: Any) -> dict[str, np.ndarray]:
     """The evidence of `losses.excess_error`: log-softmax of the true label and errors, one a row.
 
+    Guarantee: none; see the functions that use it.
+
     Example:
         >>> excess_evidence(torch.zeros(2, 2), torch.tensor([0, 1]))["wrong"].tolist()
         [0, 1]

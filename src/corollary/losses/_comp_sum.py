@@ -84,6 +84,8 @@ def comp_sum(
 def cross_entropy(logits: Tensor, target: Tensor, **options: Any) -> Float[Tensor, "..."]:
     """Cross-entropy, `comp_sum` at tau = 1; equal to `torch.nn.functional.cross_entropy`.
 
+    Guarantee: that of `comp_sum` at tau = 1.
+
     Example:
         >>> round(cross_entropy(torch.zeros(1, 2), torch.tensor([0])).item(), 4)
         0.6931
@@ -93,6 +95,8 @@ def cross_entropy(logits: Tensor, target: Tensor, **options: Any) -> Float[Tenso
 
 def sum_exponential(logits: Tensor, target: Tensor, **options: Any) -> Float[Tensor, "..."]:
     r"""The sum-exponential loss \(\sum_{y' \ne y} e^{z_{y'} - z_y}\), `comp_sum` at tau = 0.
+
+    Guarantee: that of `comp_sum` at tau = 0.
 
     Example:
         >>> sum_exponential(torch.zeros(1, 3), torch.tensor([0]))
@@ -106,6 +110,8 @@ def generalized_cross_entropy(
 ) -> Float[Tensor, "..."]:
     r"""The generalized cross-entropy \((1 - s_y^q)/q\), `comp_sum` at tau = 1 + q.
 
+    Guarantee: that of `comp_sum` at tau = 1 + q.
+
     Example:
         >>> round(generalized_cross_entropy(torch.zeros(1, 2), torch.tensor([0])).item(), 4)
         0.5492
@@ -117,6 +123,8 @@ def generalized_cross_entropy(
 
 def mean_absolute_error(logits: Tensor, target: Tensor, **options: Any) -> Float[Tensor, "..."]:
     r"""The mean absolute error \(1 - s_y\) (half the l1 distance to the one-hot label), `comp_sum` at tau = 2.
+
+    Guarantee: that of `comp_sum` at tau = 2.
 
     Example:
         >>> mean_absolute_error(torch.zeros(1, 4), torch.tensor([0]))

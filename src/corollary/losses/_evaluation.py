@@ -10,7 +10,14 @@ from corollary.errors import InvalidInputError
 
 
 class ClassErrors(NamedTuple):
-    """Per-class errors: counts, rates, and limits at the joint level (Bonferroni over the classes)."""
+    """Per-class errors: counts, rates, and limits at the joint level (Bonferroni over the classes).
+
+    Guarantee: that of `class_errors`, which makes it.
+
+    Example:
+        >>> class_errors([0, 0, 1], [0, 1, 1]).wrong.tolist()
+        [1, 0]
+    """
 
     rows: Int[np.ndarray, " n"]
     wrong: Int[np.ndarray, " n"]

@@ -20,6 +20,8 @@ Check = Callable[["_Case"], None]
 class LossCheckError(CorollaryError, AssertionError):
     """A loss failed a check, or passed one that was declared to fail; the message names each.
 
+    Guarantee: none; see the functions that use it.
+
     Example:
         >>> issubclass(LossCheckError, AssertionError)
         True

@@ -1,6 +1,6 @@
 """A balanced loss inside a Hugging Face `Trainer`: a tiny model with random weights, nothing downloaded.
 
-Run: python examples/losses_trainer.py
+Run: python examples/in_depth/losses_trainer.py
 """
 
 import tempfile

@@ -1,6 +1,6 @@
 """Pictures of the losses and of their transforms T and Γ.
 
-Run: python examples/losses_pictures.py docs/pictures
+Run: python examples/in_depth/losses_pictures.py docs/pictures
 """
 
 import sys

@@ -1,6 +1,6 @@
 """A balanced loss inside a scikit-learn pipeline, and a certificate of every class's error.
 
-Run: python examples/losses_pipeline.py
+Run: python examples/in_depth/losses_pipeline.py
 """
 
 import numpy as np
