@@ -17,13 +17,14 @@ Average = Literal["macro", "micro", "weighted"]
 AVERAGES = get_args(Average)
 
 
-def averaged(metric: LinearFractionalMetric, counts: ArrayLike, *, average: str) -> float:
+def averaged(metric: LinearFractionalMetric, counts: ArrayLike, *, average: str, undefined: str = "warn") -> float:
     """The averaged metric of one confusion matrix per class or label.
 
     Args:
         metric: the binary metric.
         counts: (L, 4) TP, FP, FN, TN of every class or label.
         average: `"macro"`, `"micro"` or `"weighted"` (by positives).
+        undefined: `"warn"` or `"zero"`, for labels without positives.
 
     Raises:
         InvalidInputError: for another average, or counts of another shape.
@@ -39,14 +40,14 @@ def averaged(metric: LinearFractionalMetric, counts: ArrayLike, *, average: str)
     if c.ndim != 2:
         raise InvalidInputError(f"`counts` needs one row TP, FP, FN, TN per label, got shape {c.shape}")
     if average == "micro":
-        return float(metric.value(c.sum(0)))
+        return float(metric.value(c.sum(0), undefined=undefined))
     if average == "macro":
-        return float(np.mean(metric.value(c)))
+        return float(np.mean(metric.value(c, undefined=undefined)))
     if average == "weighted":
         positives = c[:, 0] + c[:, 2]
         if positives.sum() == 0:
-            return float(np.mean(metric.value(c)))
-        return float(np.average(np.asarray(metric.value(c)), weights=positives))
+            return float(np.mean(metric.value(c, undefined=undefined)))
+        return float(np.average(np.asarray(metric.value(c, undefined=undefined)), weights=positives))
     raise InvalidInputError(f"`average` must be one of {', '.join(AVERAGES)}, got {average!r}")
 
 

@@ -19,6 +19,7 @@ from corollary.metrics._metric import Costs
 from corollary.metrics._surrogates import WIDTHS, check_surrogate, surrogate_loss
 
 DENSE = 1500  # above this many features a diagonal replaces the Cholesky factor
+KINKED = 1e-7  # relative decrease at which a rounded-off kink is left alone: gradients stay large beside it
 REFRESH = 3.0  # the log cost ratio may move this far before the Hessian is factored again
 SKETCH = 20_000  # rows that the Hessian is estimated from; it only preconditions
 
@@ -93,7 +94,8 @@ class LinearProblem:
         if self.surrogate == "rho_margin" and init is None and not self._path:
             hinge = LinearProblem(self.X, self.positive, surrogate="hinge", l2=self.l2, sample_weight=self.weight)
             theta = hinge.solve(costs)
-        for width in WIDTHS.get(self.surrogate, (0.0,)):
+        widths = WIDTHS.get(self.surrogate, (0.0,))
+        for width in widths[-1:] if self._path else widths:
             theta = self._descend(theta, costs, width)
         self._path = [*self._path, (position, theta)][-3:]
         return theta
@@ -140,13 +142,13 @@ class LinearProblem:
         n, p = X.shape
         if p > DENSE:
             diagonal = np.append(curvature @ X**2, curvature.sum()) / n + self._penalty
-            return np.sqrt(np.maximum(diagonal, 1e-12 * diagonal.max() + 1e-300))
+            return np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
         H = np.empty((p + 1, p + 1))
         weighted = curvature[:, None] * X
         H[:p, :p], H[p, :p], H[p, p] = X.T @ weighted, weighted.sum(0), curvature.sum()
         H[:p, p] = H[p, :p]
         H = H / n + np.diag(self._penalty)
-        size = np.sqrt(np.maximum(np.diag(H), 1e-12 * np.diag(H).max() + 1e-300))  # features of any scale
+        size = np.sqrt(np.where(np.diag(H) > 0, np.diag(H), 1.0))  # features of any scale
         ridge = np.eye(p + 1) * 1e-8
         return size[:, None] * np.linalg.cholesky(H / np.outer(size, size) + ridge)
 
@@ -166,7 +168,12 @@ class LinearProblem:
             return value, g
 
         v0 = theta * L if L.ndim == 1 else L.T @ theta
-        options: dict[str, Any] = {"maxiter": self.max_iter, "maxfun": 10 * self.max_iter, "gtol": self.tol, "ftol": 0}
+        options: dict[str, Any] = {
+            "maxiter": self.max_iter,
+            "maxfun": 10 * self.max_iter,
+            "gtol": self.tol,
+            "ftol": KINKED if width else 0.0,
+        }
         found = minimize(whitened, v0, jac=True, method="L-BFGS-B", options=options)
         self.iterations += int(found.nfev)
         return back(found.x)

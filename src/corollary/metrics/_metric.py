@@ -116,11 +116,12 @@ class LinearFractionalMetric:
         numerator, denominator = self.rows(prevalence)
         return np.stack([-numerator @ BASIS, denominator @ BASIS])
 
-    def value(self, counts: ArrayLike) -> Float[np.ndarray, "..."] | np.float64:
+    def value(self, counts: ArrayLike, *, undefined: str = "warn") -> Float[np.ndarray, "..."] | np.float64:
         """The metric of confusion counts or rates.
 
         Args:
             counts: (..., 4) TP, FP, FN, TN, as counts or as rates.
+            undefined: `"warn"` where there is no value, or `"zero"` to take it as 0 in silence.
 
         Returns:
             (...) values. Where the ratio is 0/0 the value is 0; without positives (`per_class`: without either class)
@@ -139,12 +140,12 @@ class LinearFractionalMetric:
         if not (np.isfinite(c).all() and (c >= 0).all()) or not (c.sum(-1) > 0).all():
             raise InvalidInputError("`counts` must be finite, zero or more, and not all zero; check the counts")
         positives, negatives = c[..., 0] + c[..., 2], c[..., 1] + c[..., 3]
-        undefined = (positives == 0) & (self.numerator[3] == 0)
+        valueless = (positives == 0) & (self.numerator[3] == 0)
         if self.per_class:
-            undefined = (positives == 0) | (negatives == 0)
+            valueless = (positives == 0) | (negatives == 0)
             with np.errstate(invalid="ignore", divide="ignore"):
-                c = np.where(undefined[..., None], 0.0, c / np.stack([positives, negatives, positives, negatives], -1))
-        if undefined.any():
+                c = np.where(valueless[..., None], 0.0, c / np.stack([positives, negatives, positives, negatives], -1))
+        if undefined == "warn" and valueless.any():
             missing = "positives" if (positives == 0).any() else "negatives"
             message = f"{self.name} is undefined where there are no {missing}; it is set to 0"
             warnings.warn(message, UndefinedMetricWarning, stacklevel=2)
@@ -187,7 +188,7 @@ class LinearFractionalMetric:
         """
         p, q = prevalence, 1 - prevalence
         corners = np.array([[p, 0, 0, q], [p, q, 0, 0], [0, 0, p, q], [0, q, p, 0]])
-        values = self.value(corners)
+        values = self.value(corners, undefined="zero")
         return float(np.min(values)), float(np.max(values))
 
     def as_plain(self) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def dinkelbach_search(evaluate: Evaluate, start: float, *, rounds: int = 20, tol
 
 
 def _best(levels: list[float], values: list[float], bracket: tuple[float, float]) -> SearchResult:
-    i = int(np.argmax(values))
+    i = len(values) - 1 - int(np.argmax(values[::-1]))  # of equals the last, where the search had come to rest
     return SearchResult(levels[i], values[i], tuple(levels), tuple(values), bracket)
 
 

@@ -88,8 +88,8 @@ def transform(t: ArrayLike, name: str) -> Float[np.ndarray, "..."]:
     if name == "logistic":
         return np.asarray((xlog1py(1 + x, x) + xlog1py(1 - x, -x)) / 2)
     if name == "exponential":
-        return 1 - np.sqrt(1 - x**2)
-    return x**2 if name == "squared_hinge" else x.copy()
+        return np.asarray(1 - np.sqrt(1 - x**2))
+    return np.asarray(x**2) if name == "squared_hinge" else x.copy()
 
 
 def inverse_transform(excess: ArrayLike, name: str) -> Float[np.ndarray, "..."]:

@@ -36,7 +36,7 @@ def best_threshold(metric: LinearFractionalMetric, y: ArrayLike, score: ArrayLik
     tp = np.append(0, np.cumsum(t))
     fp = np.append(0, np.cumsum(~t))
     counts = np.stack([tp, fp, tp[-1] - tp, fp[-1] - fp], -1)
-    values = np.asarray(metric.value(counts))
+    values = np.asarray(metric.value(counts, undefined="zero"))
     possible = np.append(True, np.append(ranked[1:] < ranked[:-1], True))  # a cut cannot part equal scores
     i = int(np.argmax(np.where(possible, values, -np.inf)))
     edge = np.concatenate([[ranked[0] + 1.0], (ranked[1:] + ranked[:-1]) / 2, [ranked[-1] - 1.0]])
