@@ -20,7 +20,7 @@ class Domain:
         gate: documents a gate or router may learn from.
         validation: documents for choosing hyper-parameters and thresholds.
         certify: documents that nothing may see before the certificate.
-        provenance: how the domain was made: `origin`, `licence`, `unit`, `split_by`, `files` (of each split), `seed`.
+        provenance: how it was made: `origin`, `licence`, `unit`, `split_by`, `files` (of each split), `seed`.
 
     Guarantee: none; it is a container. What `text_domains` promises about leaks stands there.
 
@@ -45,5 +45,5 @@ class Domain:
 
 
 def draw(seed: int | str, origin: str) -> int:
-    """A number in [0, 2^64) that depends on the seed and on the origin only: the order in which things are drawn."""
+    """A number in [0, 2^64) from the seed and the origin only: the order in which things are drawn."""
     return int.from_bytes(hashlib.blake2b(f"{seed}|{origin}".encode(), digest_size=8).digest(), "big")

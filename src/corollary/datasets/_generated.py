@@ -3,7 +3,7 @@
 import json
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from corollary.documents import Documents
 
@@ -24,7 +24,20 @@ _SERVICES = [
 _LEVELS = ["DEBUG"] * 3 + ["INFO"] * 8 + ["WARN"] * 2 + ["ERROR"]
 _VERBS = ["GET"] * 6 + ["POST"] * 3 + ["PUT", "PATCH", "DELETE"]
 _PLACES = ["items", "users", "orders", "carts", "reports", "files", "tokens", "labels", "events", "quotas"]
-_CITIES = ["Lyon", "Oslo", "Quito", "Perth", "Kyoto", "Accra", "Turin", "Cusco", "Hanoi", "Leeds", "Tunis", "Vilnius"]
+_CITIES = [
+    "Lyon",
+    "Oslo",
+    "Quito",
+    "Perth",
+    "Kyoto",
+    "Accra",
+    "Turin",
+    "Cusco",
+    "Hanoi",
+    "Leeds",
+    "Tunis",
+    "Vilnius",
+]
 _KINDS = ["created", "updated", "removed", "viewed", "archived", "restored", "shared", "locked"]
 _UNITS = ["ms", "kb", "rpm", "celsius", "percent", "bytes"]
 _WORD = re.compile(rb"[A-Za-z][A-Za-z']*[,.;:]?|\n\s*\n")
@@ -68,7 +81,8 @@ def _hex(rng: random.Random, digits: int) -> str:
 
 
 def _moment(rng: random.Random) -> str:
-    return f"2024-{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}T{rng.randrange(24):02d}:{rng.randrange(60):02d}"
+    month, day = rng.randint(1, 12), rng.randint(1, 28)
+    return f"2024-{month:02d}-{day:02d}T{rng.randrange(24):02d}:{rng.randrange(60):02d}"
 
 
 def _event(rng: random.Random, phrases: Phrases) -> dict[str, object]:
@@ -174,7 +188,8 @@ def _message(rng: random.Random, phrases: Phrases) -> str:
     if kind < 0.5:
         return f"retry {rng.randint(1, 5)} of 5 after {rng.randrange(50, 5000)}ms: {phrases.draw(rng)}"
     if kind < 0.65:
-        return f"user={phrases.word(rng)}{rng.randrange(100)} ip=10.{rng.randrange(8)}.{rng.randrange(256)}.{rng.randrange(256)} {rng.choice(_KINDS)}"
+        address = f"10.{rng.randrange(8)}.{rng.randrange(256)}.{rng.randrange(256)}"
+        return f"user={phrases.word(rng)}{rng.randrange(100)} ip={address} {rng.choice(_KINDS)}"
     return phrases.draw(rng, 3, 9)
 
 
@@ -194,14 +209,23 @@ GENERATORS: dict[str, Callable[[random.Random, Phrases], bytes]] = {
 }
 
 
-def generate(name: str, phrases: Phrases, *, seed: int, split: str, accept: Callable[[bytes], bool],
-             documents: int | None = None, size: int | None = None, low: int, high: int) -> Sequence[bytes]:  # fmt: skip
-    """Draw accepted documents of one split until there are `documents` of them, or `size` bytes."""
-    rng = random.Random(f"{name}|{split}|{seed}")  # noqa: S311 (reproducible text, not a secret)
+def generate(
+    name: str,
+    phrases: Phrases,
+    *,
+    stream: str,
+    accept: Callable[[bytes], bool],
+    documents: int | None = None,
+    size: int | None = None,
+    low: int,
+    high: int,
+) -> list[bytes]:
+    """Draw accepted documents until there are `documents` of them, or `size` bytes; `stream` seeds them."""
+    rng = random.Random(f"{name}|{stream}")  # noqa: S311 (reproducible text, not a secret)
     kept: list[bytes] = []
     held = 0
     while (documents is not None and len(kept) < documents) or (size is not None and held < size):
-        text = GENERATORS[name](rng, phrases)[:high]
+        text = GENERATORS[name](rng, phrases)[:high].rstrip()
         if len(text) >= low and accept(text):
             kept.append(text)
             held += len(text)

@@ -1,4 +1,4 @@
-"""Near-duplicates: two documents with one key are one document; two that share long runs of bytes are relatives."""
+"""Near-duplicates: documents with a key in common are one; documents that share long runs are relatives."""
 
 import re
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ def normalise(text: bytes) -> bytes:
 
 
 def keys(text: bytes) -> tuple[bytes, bytes]:
-    """The normalised text, and its first 80 characters: sharing either makes two documents near-duplicates."""
+    """The normalised text, and its first 80 characters: documents that share either are near-duplicates."""
     whole = normalise(text)
     return whole, whole[:HEAD]
 
@@ -62,20 +62,30 @@ def shingles(tokens: np.ndarray, *, length: int = SHINGLE) -> UInt64[np.ndarray,
     return mixed ^ (mixed >> np.uint64(29))
 
 
-def shared_fraction(documents: Documents, others: Iterable[Documents], *, sample: int = 4) -> Float[np.ndarray, " n"]:
-    """(N,) for each document, which part of its 60-byte runs also stands in one of `others` (one run in `sample`)."""
-    pool = [shingles(other.tokens) for other in others]
-    # Keep runs by their hash, not by their place, so that both sides keep the same ones.
-    known = np.unique(np.concatenate([h[h % sample == 0] for h in pool] or [np.zeros(0, dtype=np.uint64)]))
+def sampled_shingles(documents: Documents, *, sample: int = 8) -> UInt64[np.ndarray, " m"]:
+    """The 60-byte runs inside the documents whose hash is a multiple of `sample`, sorted."""
+    hashes, _ = _inside(documents, sample)
+    return np.sort(hashes)
+
+
+def _inside(documents: Documents, sample: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hash and document of the runs that stand inside one document; chosen by hash, so that copies agree."""
     hashes = shingles(documents.tokens)
+    start = np.flatnonzero(hashes % np.uint64(sample) == 0)
+    owner = np.searchsorted(documents.offsets, start, side="right") - 1
+    whole = start + SHINGLE <= documents.offsets[1:][owner] if len(documents) else start < 0
+    return hashes[start[whole]], owner[whole]
+
+
+def shared_fraction(documents: Documents, others: Iterable[Documents], *, sample: int = 8) -> Float[np.ndarray, " n"]:
+    """(N,) which part of the 60-byte runs of each document also stands in one of `others`, by sample."""
+    hashes, owner = _inside(documents, sample)
+    hit = np.zeros(len(hashes), dtype=bool)
+    for other in others:
+        known = sampled_shingles(other, sample=sample)
+        if len(known):
+            hit |= known[np.searchsorted(known, hashes).clip(max=len(known) - 1)] == hashes
+    held = np.bincount(owner, minlength=len(documents))
     share = np.zeros(len(documents))
-    if len(hashes) == 0 or len(known) == 0:
-        return share
-    start = np.arange(len(hashes))
-    owner = documents.owner[: len(hashes)]
-    inside = (start + SHINGLE <= documents.offsets[1:][owner]) & (hashes % sample == 0)
-    at = np.searchsorted(known, hashes[inside]).clip(max=len(known) - 1)
-    hit = known[at] == hashes[inside]
-    held = np.bincount(owner[inside], minlength=len(documents))
-    np.divide(np.bincount(owner[inside], weights=hit, minlength=len(documents)), held, out=share, where=held > 0)
+    np.divide(np.bincount(owner, weights=hit, minlength=len(documents)), held, out=share, where=held > 0)
     return share

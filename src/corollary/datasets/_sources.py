@@ -7,32 +7,24 @@ import os
 import re
 import sysconfig
 import warnings
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from corollary.datasets._domain import draw
 
-_SKIPPED = frozenset(
-    [
-        "site-packages",
-        "dist-packages",
-        "test",
-        "tests",
-        "testing",
-        "idlelib",
-        "lib2to3",
-        "encodings",
-        "lib-dynload",
-        "pydoc_data",
-        "__pycache__",
-        "_sysconfigdata",
-        "externals",
-        "_examples",
-        "vendored",
-        "pocketfft",
-    ]
-)
+_SKIPPED = frozenset(["site-packages", "dist-packages", "lib-dynload", "__pycache__", "test", "tests", "testing"]) | {
+    "idlelib",
+    "lib2to3",
+    "encodings",
+    "pydoc_data",
+    "externals",
+    "_examples",
+    "vendored",
+}
 # Strings are matched only so that a `#` inside one is not taken for a comment.
 _STRING_OR_COMMENT = re.compile(
     rb'"""(?:\\.|[^\\])*?"""|'
@@ -61,6 +53,7 @@ class Function:
     text: bytes
     words: list[tuple[int, int]]
     name: str
+    documented: bool
 
     @property
     def code(self) -> bytes:
@@ -74,7 +67,7 @@ class Function:
 
 @dataclass(frozen=True)
 class Module:
-    """The functions and the docstrings of one Python file; `owned` says which function a docstring belongs to."""
+    """The functions of one Python file, and its docstrings with the name of what they stand in."""
 
     functions: list[Function] = field(default_factory=list)
     docstrings: list[tuple[str, bytes]] = field(default_factory=list)
@@ -100,6 +93,11 @@ def stdlib_root() -> Path:
     return Path(sysconfig.get_path("stdlib"))
 
 
+def stdlib_path(file: str) -> Path:
+    """The path of a file named `stdlib:...` in the provenance of a domain."""
+    return stdlib_root() / file.removeprefix("stdlib:")
+
+
 def read_text(path: Path) -> bytes | None:
     """The bytes of a UTF-8 text file with Unix line ends, or None where it is anything else."""
     try:
@@ -110,81 +108,94 @@ def read_text(path: Path) -> bytes | None:
     return None if b"\0" in raw else raw
 
 
-def parse_python(raw: bytes) -> Module:
-    """Functions and docstrings of a Python source; an unparsable one has none."""
+def parse_python(raw: bytes, *, functions: bool = True) -> Module:
+    """Functions (on demand) and docstrings of a Python source; an unparsable one has none.
+
+    A docstring is named after the outermost function around it, with which it is held out.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd escapes in others' files are not our caller's business
             tree = ast.parse(raw)
     except (SyntaxError, ValueError, RecursionError):
         return Module()
-    starts = [0]
-    for line in raw.split(b"\n"):
-        starts.append(starts[-1] + len(line) + 1)
+    starts = list(accumulate((len(line) + 1 for line in raw.split(b"\n")), initial=0))
     module = Module()
-    _visit(tree, "", raw, starts, module, top=True)
+    owners: dict[str, str] = {}
+    for node, name in _definitions(tree):
+        above = name.rpartition(".")[0]
+        inside = above in owners
+        owner = owners.get(above, name)
+        if inside or isinstance(node, _FUNCTION):
+            owners[name] = owner
+        if functions and not inside and isinstance(node, _FUNCTION):
+            module.functions.append(_function(node, name, raw, starts))
+        doc = ast.get_docstring(node)
+        if doc:
+            module.docstrings.append((owner, doc.encode("utf-8", "replace")))
     return module
 
 
-def _visit(node: ast.AST, name: str, raw: bytes, starts: list[int], module: Module, *, top: bool) -> None:
-    """Collect docstrings everywhere, and functions that stand in no other function."""
-    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-        doc = ast.get_docstring(node)
-        if doc:
-            module.docstrings.append((name, doc.encode("utf-8", "replace")))
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.expr):
-            continue
-        inner = f"{name}.{child.name}" if hasattr(child, "name") and child.name else name
-        is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
-        if is_function and top:
-            module.functions.append(_function(child, inner, raw, starts))
-        _visit(child, inner, raw, starts, module, top=top and not is_function)
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_DEFINED = _DOCUMENTED[1:]
+_FUNCTION = _DOCUMENTED[2:]
 
 
-def _function(node: ast.AST, name: str, raw: bytes, starts: list[int]) -> Function:
-    """Cut a function out of its file, dedented, with the places of its docstrings and comments."""
-    first = min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1  # type: ignore[attr-defined]
-    begin, end = starts[first], starts[node.end_lineno - 1] + node.end_col_offset  # type: ignore[attr-defined]
+def _definitions(root: ast.AST) -> Iterator[tuple[Any, str]]:
+    """The node itself and every module, class and function below, in order, with dotted names.
+
+    Only statements are entered, for expressions are most of a tree; one loop, for calls are most of the time.
+    """
+    stack: list[tuple[Any, str]] = [(root, "")]
+    while stack:
+        node, name = stack.pop()
+        if isinstance(node, _DOCUMENTED):
+            yield node, name
+        below: list[tuple[Any, str]] = []
+        for group in ("body", "orelse", "finalbody", "handlers", "cases"):
+            for child in getattr(node, group, ()):
+                below.append((child, f"{name}.{child.name}" if isinstance(child, _DEFINED) else name))
+        stack += below[::-1]
+
+
+def _docstring_spans(node: ast.AST, starts: list[int]) -> list[tuple[int, int]]:
+    """Where in the file the docstrings of a function, and of what is defined in it, lie."""
     spans = []
-    for inner in ast.walk(node):
-        if not isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            continue
+    for inner, _ in _definitions(node):
         head = inner.body[0]
         if isinstance(head, ast.Expr) and isinstance(head.value, ast.Constant) and isinstance(head.value.value, str):
-            assert head.end_lineno is not None and head.end_col_offset is not None
+            assert head.end_lineno is not None
+            assert head.end_col_offset is not None
             spans.append((starts[head.lineno - 1] + head.col_offset, starts[head.end_lineno - 1] + head.end_col_offset))
+    return spans
+
+
+def _function(node: ast.FunctionDef | ast.AsyncFunctionDef, name: str, raw: bytes, starts: list[int]) -> Function:
+    """Cut a function out of its file, dedented, with the places of its docstrings and comments."""
+    assert node.end_lineno is not None
+    assert node.end_col_offset is not None
+    first = min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1
+    begin, end = starts[first], starts[node.end_lineno - 1] + node.end_col_offset
+    spans = _docstring_spans(node, starts)
     spans += [m.span(1) for m in _STRING_OR_COMMENT.finditer(raw, begin, end) if m.group(1) is not None]
-    indent = raw[begin : begin + node.col_offset]  # type: ignore[attr-defined]
-    if not indent or indent.strip():
-        return Function(raw[begin:end], sorted((a - begin, b - begin) for a, b in spans), name)
-    # Dedent line by line, and remember how far every old position moved.
-    lines, moved, shift = [], [], 0
+    indent = raw[begin : begin + node.col_offset]
+    if indent.strip():  # `class A: def f(self): ...` on one line
+        indent = b""
+    # Dedent line by line, and remember how far each line has moved.
+    lines, moved = [], [0]
     for line in raw[begin:end].split(b"\n"):
         cut = len(indent) if line.startswith(indent) else 0
-        shift += cut
-        moved.append(shift)
+        moved.append(moved[-1] + cut)
         lines.append(line[cut:])
-    text = b"\n".join(lines)
-    old = [begin]
-    for line_start in starts[first + 1 : first + len(lines)]:
-        old.append(line_start)
 
-    def place(position: int) -> int:
-        row = _row(old, position)
-        return max(position - begin - moved[row], 0)
-
-    return Function(text, sorted((place(a), place(b)) for a, b in spans), name)
-
-
-def _row(starts: list[int], position: int) -> int:
-    import bisect
-
-    return bisect.bisect_right(starts, position) - 1
+    edges = [edge for span in sorted(spans) for edge in span]
+    places = [max(e - begin - moved[bisect_right(starts, e) - first], 0) for e in edges]
+    words = list(zip(places[::2], places[1::2], strict=True))
+    return Function(b"\n".join(lines), words, name, ast.get_docstring(node, clean=False) is not None)
 
 
 def blocks(raw: bytes, file: str, *, low: int = 300, high: int = 1400) -> Iterator[Piece]:
-    """Whole paragraphs packed into blocks; where a block ends is drawn from the file's name and the block's number."""
+    """Whole paragraphs packed into blocks; its end is drawn from the file's name and its number."""
     held: list[bytes] = []
     number, size = 0, 0
     target = low + draw("block", f"{file}#0") % (high - low)

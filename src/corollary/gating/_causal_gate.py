@@ -29,7 +29,10 @@ FORMAT = 1
 
 
 class _Network(nn.Module):
-    """Features -> K corrections of the base log-weights; the last layer starts at zero, so the gate starts at its base."""
+    """Features -> K corrections of the base log-weights; the last layer starts at zero: the gate starts at the base."""
+
+    mean: Tensor
+    spread: Tensor
 
     def __init__(self, width: int, experts: int, hidden: int, *, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -75,7 +78,7 @@ class CausalGate:
         >>> experts = [NgramModel.fit(docs.select([0])), NgramModel.fit(docs.select([1]))]
         >>> gate = CausalGate(steps=20, batch=64).fit([score_experts(experts, docs)])
         >>> gate.log_weights(score_experts(experts, docs)).shape
-        (176, 2)
+        (112, 2)
 
     Reference: arXiv:2602.17554, section 7; reconstructed from the section's title and our derivation, may differ.
     """

@@ -19,12 +19,16 @@ Our derivation [derived]; betting after Waudby-Smith and Ramdas (2024).
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, UInt64
 
 from corollary.certificates import Claim, Rule, Undecided, log_capital, register_rule, require_units
+from corollary.documents import Documents
+from corollary.gating import _finite_certificate  # noqa: F401  registers its rules
+from corollary.runs import read_tensors
 
 BITS_TOLERANCE = 1e-6  # bits, for sums of thousands of float64 logarithms
 CLIP = 0.35  # bits per byte a document's gain can count at most; fixed before any data is seen
@@ -96,7 +100,7 @@ def certified_gain(
     worst: float,
     largest: float,
 ) -> float:
-    """Largest grid level d up to which every hypothesis "E[gain - d size] <= 0" is rejected; minus infinity where not even d = 0 is.
+    """Largest level d up to which every "E[gain - d size] <= 0" of the grid is rejected; -inf where d = 0 is not.
 
     Guarantee: exceeds the true E[gain] / E[size] with probability at most delta for independent documents: if it does,
         the
@@ -104,7 +108,8 @@ def certified_gain(
 
     Example:
         >>> ones = np.full(400, 100.0)
-        >>> certified_gain(0.1 * ones, ones, np.arange(400, dtype=np.uint64), delta=0.05, worst=7.0, largest=100.0) > 0.08
+        >>> rows = np.arange(400, dtype=np.uint64)
+        >>> certified_gain(0.1 * ones, ones, rows, delta=0.05, worst=7.0, largest=100.0) > 0.08
         True
     """
     order = np.argsort(rows, kind="stable")  # by content hash: nobody chose it
@@ -167,14 +172,50 @@ def every_mixture(witness: Mapping[str, Any], evidence: Mapping[str, np.ndarray]
     ]
 
 
+def rescore(folder: Path, pins: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Compute the evidence again from the stored documents and models, both identified by their hashes.
+
+    Raises:
+        Undecided: where documents or models are not those that the certificate was issued on.
+    """
+    from corollary.gating._composed import ComposedLM, document_bits, mixture_bits
+
+    tensors = read_tensors(folder / "data" / "certify.safetensors")
+    documents = Documents(tensors["tokens"], tensors["offsets"])
+    if documents.digest() != pins.get("documents"):
+        raise Undecided("the stored documents are not those that the certificate was issued on")
+    model = ComposedLM.load(folder / "model")
+    if model.fingerprint() != pins.get("model"):
+        raise Undecided("the stored model is not the one that the certificate was issued on")
+    group = tensors["group"]
+    scores = model.score(documents)
+    components = document_bits(model.component_log_probs(scores), scores.offsets)
+    bits = np.concatenate([mixture_bits(components, model.prior), components[:, 1:]], axis=1)
+    domains = group < int(tensors["domains"])
+    return {
+        "bits": bits,
+        "paired_bits": bits[:, [0, *range(1 + len(model.experts), bits.shape[1])]][domains],
+        "bytes": documents.lengths[domains],
+        "domain": group[domains],
+        "rows": documents.row_hashes()[domains],
+    }
+
+
 register_rule(
-    Rule("gating.every_document", needs=("bits",), derive=every_document, tolerances={"bits": 1e-2, "claims": 1e-2})
+    Rule(
+        "gating.every_document",
+        needs=("bits",),
+        derive=every_document,
+        rescore=rescore,
+        tolerances={"bits": 1e-2, "claims": 1e-2},
+    )
 )
 register_rule(
     Rule(
         "gating.every_mixture",
         needs=("paired_bits", "bytes", "domain", "rows"),
         derive=every_mixture,
+        rescore=rescore,
         tolerances={"paired_bits": 1e-2, "claims": 2 * GRID},
     )
 )

@@ -15,7 +15,7 @@ from corollary.certificates import refuse_reuse
 from corollary.documents import Documents
 from corollary.errors import InvalidInputError
 from corollary.gating._causal_gate import CausalGate
-from corollary.gating._composed import ComposedLM, document_bits
+from corollary.gating._composed import ComposedLM, document_bits, mixture_bits
 from corollary.gating._prefix_gates import (
     DEFAULT_RATES,
     BayesGate,
@@ -24,9 +24,9 @@ from corollary.gating._prefix_gates import (
     StaticGate,
     gate_log_probs,
 )
+from corollary.gating._robust_stage import robust_stage
 from corollary.gating._scores import ExpertScores, score_experts
-from corollary.gating._static_weights import robust_static_weights
-from corollary.runs import RunFolder, read_tensors, write_tensors
+from corollary.runs import RunFolder, write_tensors
 
 MIXED_SHARE = 0.3  # of the gate's training weight, on documents that change domain; without it the gate loses on those
 LEAST_SHARE = 0.5  # of each domain's even share that it keeps whatever the least favourable mixture says
@@ -47,6 +47,10 @@ class Settings:
         seed: of everything random.
         top: experts used per token; None for all (see `ComposedLM`).
         mixture: rows (A, b) of constraints A lambda <= b on the mixtures of the domains that can occur; None for all.
+        against: baselines that the certified gain is stated for, named before certification documents are scored; those
+            that a run does not have are left out.
+
+    Guarantee: none; what each setting changes stands where it is used.
 
     Example:
         >>> Settings().eps
@@ -56,11 +60,12 @@ class Settings:
     order: int = 6
     eps: float = 0.05
     steps: int = 800
-    robust_steps: int = 2000
+    robust_steps: int = 400
     delta: float = 0.05
     seed: int = 0
     top: int | None = None
     mixture: tuple[Any, Any] | None = None
+    against: tuple[str, ...] = ("fixed share", "pooled")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +79,14 @@ class Evaluation:
         size: (N,) bytes.
         group: (N,) index of each document's group.
         rows: (N,) content hashes.
+
+    Guarantee: none; it is a table.
+
+    Example:
+        >>> bits, size, group = np.array([[8.0, 16.0], [4.0, 2.0]]), np.array([4, 2]), np.array([0, 1])
+        >>> table = Evaluation(("composed", "uniform"), ("words", "sums"), bits, size, group, np.arange(2))
+        >>> table.per_byte()["uniform"]
+        {'words': 4.0, 'sums': 1.0}
     """
 
     methods: tuple[str, ...]
@@ -107,7 +120,13 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class Composition:
-    """What `compose` gives back: the model, its baselines, the robust gate's path, and the held-out evaluation."""
+    """What `compose` gives back: the model, its baselines, the robust gate's path, and the held-out evaluation.
+
+    Guarantee: none of its own; `issue` certifies it.
+
+    Example:
+        See `compose`.
+    """
 
     model: ComposedLM
     baselines: Mapping[str, Any]
@@ -119,7 +138,22 @@ class Composition:
 def train_experts(
     run: RunFolder, domains: Mapping[str, Any], *, order: int, pooled: bool = True
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One n-gram expert a domain, and two models of the pooled text: of one expert's size, and of all experts' together."""
+    """One n-gram expert a domain, and two models of the pooled text: as large as one expert, and as all together.
+
+    Args:
+        run: the open run folder; what it holds already is read, not trained again.
+        domains: name -> `Domain`, of which the split `train` is used.
+        order: longest n-gram.
+        pooled: whether to train the models of the pooled text, too.
+
+    Returns:
+        (name -> expert, name -> pooled model).
+
+    Guarantee: see `NgramModel`.
+
+    Example:
+        See `compose`.
+    """
     from corollary.models import NgramModel, load
 
     def keep(name: str, documents: Callable[[], Documents]) -> Any:
@@ -164,6 +198,27 @@ def compose(
     Raises:
         InvalidInputError: for a domain without an expert or without documents.
         ReusedRowsError: where a certification document was used to train or to fit the gate.
+
+    Guarantee: the model's, see `ComposedLM`; the same settings and documents give the same numbers, also after a kill.
+
+    Example:
+        >>> import tempfile
+        >>> from corollary.datasets import Domain
+        >>> from corollary.gating import issue, metrics
+        >>> def domain(name, texts):
+        ...     documents = Documents.from_texts(texts)
+        ...     return Domain(name, *(documents.select(np.arange(len(documents)) % 4 == i) for i in range(4)))
+        >>> sums = domain("sums", [f"{a} + {b} = {a + b}" for a in range(12) for b in range(12)])
+        >>> words = domain("words", [f"{a} or {b}" for a in ("to be", "up", "in", "yes") for b in "abcdefghijklmnop"])
+        >>> domains = {"sums": sums, "words": words}
+        >>> with RunFolder(Path(tempfile.mkdtemp()) / "run", {"verb": "example"}) as run:
+        ...     experts, pooled = train_experts(run, domains, order=3)
+        ...     composition = compose(run, domains, experts, pooled=pooled, settings=Settings(steps=5, robust_steps=5))
+        ...     certificate = issue(run, composition, Settings(), {})
+        >>> certificate.parts[0].claims[0].holds
+        True
+        >>> list(metrics(composition, certificate, seed=0)["own_expert"])
+        ['sums', 'words']
     """
     settings, mixed, pooled = settings or Settings(), dict(mixed or {}), dict(pooled or {})
     tell: Progress = progress or (lambda what, share: None)
@@ -180,7 +235,9 @@ def compose(
     }
 
     tell("robust gate", 0.0)
-    robust = run.stage("robust", lambda: _robust(groups, names, list(experts), settings))
+    robust = run.stage(
+        "robust", lambda: robust_stage([groups[n] for n in names], list(experts.values()), settings, tell)
+    )
 
     def fit(folder: Path) -> None:
         gate = CausalGate(steps=settings.steps, seed=settings.seed)
@@ -206,12 +263,12 @@ def compose(
     }
     held_out = {n: d.certify for n, d in domains.items()}
     held_out |= {kind: splits["certify"] for kind, splits in mixed.items() if "certify" in splits}
+    run.stage("trust", lambda: _trust(model, mixed, names))
     tensors = run.stage("evaluation", lambda: _evaluate(model, baselines, held_out, tell))
     documents = Documents.concatenate(list(held_out.values()))
     if not run.inside("data/certify.safetensors").exists():
-        write_tensors(
-            run.inside("data/certify.safetensors"), {"tokens": documents.tokens, "offsets": documents.offsets}
-        )
+        stored = {"tokens": documents.tokens, "offsets": documents.offsets, "group": tensors["group"]}
+        write_tensors(run.inside("data/certify.safetensors"), stored | {"domains": np.array(len(names))})
     methods = ("composed", *model.components, *baselines)
     evaluation = Evaluation(methods, tuple(held_out), **{k: tensors[k] for k in ("bits", "size", "group", "rows")})
     return Composition(model, baselines, robust, evaluation, documents)
@@ -244,10 +301,15 @@ def _group_weights(mixture: np.ndarray, mixed: int) -> np.ndarray:
     return np.concatenate([(1 - share) * domains, np.full(mixed, share / max(mixed, 1))])
 
 
-def _robust(
-    groups: Mapping[str, ExpertScores], names: list[str], experts: list[str], settings: Settings
-) -> dict[str, np.ndarray]:
-    raise NotImplementedError
+def _trust(model: ComposedLM, mixed: Mapping[str, Mapping[str, Documents]], names: list[str]) -> dict[str, np.ndarray]:
+    """The gate's weights byte by byte on one held-out document that changes domain, for the report."""
+    shown = next((splits["certify"] for splits in mixed.values() if len(splits.get("certify", ()))), None)
+    if shown is None:
+        return {"tokens": np.zeros(0, np.uint8), "weights": np.zeros((0, len(model.experts)), np.float32)}
+    lengths = shown.lengths
+    document = shown.select([int(np.argmin(np.abs(lengths - np.median(lengths))))])
+    scores = model.score(document).select(range(len(model.experts)))
+    return {"tokens": document.tokens, "weights": np.exp(model.gate.log_weights(scores)).astype(np.float32)}
 
 
 def _evaluate(
@@ -258,9 +320,7 @@ def _evaluate(
         tell(f"scoring {name}", i / len(held_out))
         scores = model.score(documents)
         components = document_bits(model.component_log_probs(scores), scores.offsets)
-        composed = document_bits(
-            -components_to_nats(components), np.arange(len(documents) + 1), prior=model.prior.tolist()
-        )
+        composed = mixture_bits(components, model.prior)
         own = scores.select(range(p))
         columns = [baseline_bits(b, own, documents) for b in baselines.values()]
         bits.append(np.concatenate([composed, components, np.stack(columns, axis=1)], axis=1))
@@ -272,19 +332,8 @@ def _evaluate(
     }
 
 
-def components_to_nats(bits: Float[np.ndarray, "n j"]) -> Float[np.ndarray, "n j"]:
-    """Bits back to nats."""
-    return bits * np.log(2)
-
-
 def baseline_bits(baseline: Any, scores: ExpertScores, documents: Documents) -> Float[np.ndarray, " n"]:
     """(N,) bits of each document under an untrained gate over the experts, or under a language model."""
     is_gate = isinstance(baseline, PrefixGate)
     log_probs = gate_log_probs(baseline, scores) if is_gate else baseline.log_probs(documents)
     return document_bits(log_probs[:, None], documents.offsets)[:, 0]
-
-
-def stored_documents(folder: Path) -> Documents:
-    """The held-out documents that a run folder keeps."""
-    tensors = read_tensors(folder / "data" / "certify.safetensors")
-    return Documents(tensors["tokens"], tensors["offsets"])

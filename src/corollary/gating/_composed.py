@@ -8,7 +8,7 @@ prefix posteriors. Hence on EVERY document \(-\log \pi(x) \le -\log q_k(x) + \lo
 for anchors.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from corollary.gating._prefix_gates import (
     sequence_mixture,
 )
 from corollary.gating._scores import STATISTICS, ExpertScores, context_statistics, score_experts
+from corollary.models import register_loader
 from corollary.runs import read_json, write_json
 
 FORMAT = 1
@@ -175,8 +176,8 @@ class ComposedLM:
 
     def next_log_probs(self, state: dict[str, Any]) -> Float[np.ndarray, "b vocab"]:
         """(B, V) natural-log probabilities of the next token."""
-        _, parts, _ = self._next(state)
-        state["next"] = (_, parts)  # the same forward pass serves `advance`
+        of_models, parts, _ = self._next(state)
+        state["next"] = (of_models, parts)  # the same forward pass serves `advance`
         with np.errstate(divide="ignore"):
             past = state["past"] + np.log(self.prior)
         return log_mix((past - log_mix(past, 0.0)[:, None])[:, :, None], parts, axis=1)
@@ -295,17 +296,21 @@ def truncate_weights(log_weights: Float[np.ndarray, "b k"], top: int) -> Float[n
     return kept - log_mix(kept, 0.0)[:, None]
 
 
-def document_bits(
-    log_probs: Float[np.ndarray, "total j"], offsets: Any, *, prior: Sequence[float] | None = None
-) -> Float64[np.ndarray, "n j"]:
-    """(N, J) bits of each document under each column; with `prior`, (N, 1) of their sequence-level mixture.
+def document_bits(log_probs: Float[np.ndarray, "total j"], offsets: Any) -> Float64[np.ndarray, "n j"]:
+    """(N, J) bits of each document under each column.
 
     Example:
         >>> document_bits(np.log(np.full((3, 1), 0.5)), np.array([0, 1, 3])).ravel().tolist()
         [1.0, 2.0]
     """
     totals = Documents(np.zeros(len(log_probs), dtype=np.uint8), np.asarray(offsets)).sums(log_probs)
-    if prior is not None:
-        with np.errstate(divide="ignore"):
-            totals = log_mix(totals, np.log(np.asarray(prior)))[:, None]
     return -totals / np.log(2)
+
+
+def mixture_bits(bits: Float[np.ndarray, "n j"], prior: Float[np.ndarray, " j"]) -> Float[np.ndarray, "n 1"]:
+    """(N, 1) bits of each document under the sequence-level mixture of models whose bits are given."""
+    with np.errstate(divide="ignore"):
+        return -log_mix(-bits * np.log(2), np.log(prior))[:, None] / np.log(2)
+
+
+register_loader("composed", lambda folder, header: ComposedLM.load(folder))

@@ -27,6 +27,8 @@ class FeatureSettings:
         base: index of the rate whose log-weights are the base that the gate's network corrects.
         decays: of the exponential averages of log-probabilities; 0 is the last token's alone.
 
+    Guarantee: none.
+
     Example:
         >>> FeatureSettings().width(6)
         66
@@ -111,6 +113,6 @@ class StreamFeatures:
         c = np.asarray(log_probs, dtype=np.float32)
         self.likelihood = self.likelihood + c
         rates = np.asarray(self.settings.rates, dtype=np.float32)
-        self.share = share_step(self.share, np.exp(c - c.max(-1, keepdims=True)), rates)
+        self.share, _ = share_step(self.share, np.exp(c - c.max(-1, keepdims=True)), rates)
         decay = np.asarray(self.settings.decays, dtype=np.float32)[:, None]
         self.averages = average_step(self.averages, np.maximum(c, AVERAGE_FLOOR), decay)

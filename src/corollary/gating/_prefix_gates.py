@@ -13,7 +13,7 @@ only,
   best expert", Machine Learning 32 (1998). Standard formulas; the paper was not read here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from corollary.errors import InvalidInputError
-from corollary.gating._scores import ExpertScores, before, blocks
+from corollary.gating._scores import Block, ExpertScores, before, blocks
 
 DEFAULT_RATE = 0.005
 DEFAULT_RATES = (0.0005, 0.005, 0.02, 0.08)
@@ -38,7 +38,10 @@ class PrefixGate(Protocol):
         True
     """
 
-    experts: int
+    @property
+    def experts(self) -> int:
+        """K."""
+        ...
 
     def log_weights(self, scores: ExpertScores) -> Float[np.ndarray, "total k"]:
         """(total, K) log-weights before each token; rows sum to one after `exp`."""
@@ -152,6 +155,10 @@ class BayesGate:
         joint = before(scores.log_probs, scores.offsets) + self._log_prior()
         return joint - log_mix(joint, 0.0)[:, None]
 
+    def token_log_probs(self, scores: ExpertScores) -> Float[np.ndarray, " total"]:
+        """(total,) log-probability of each token: the mixture of the experts at sequence level, run causally."""
+        return sequence_mixture(scores.log_probs, scores.offsets, np.exp(self._log_prior()))
+
     def start(self, batch: int) -> Float[np.ndarray, "b k"]:
         """(B, K) log of prior times likelihood so far."""
         return np.tile(self._log_prior(), (batch, 1))
@@ -219,18 +226,22 @@ class StaticGate:
         return {"kind": "static", "weights": list(self.weights)}
 
 
-def share_step(weights: Any, probs: Any, rates: Any) -> Float[np.ndarray, "n r k"]:
+def share_step(weights: Any, probs: Any, rates: Any) -> tuple[Float[np.ndarray, "n r k"], Float[np.ndarray, "n r"]]:
     r"""One step of fixed share: \(w'_k = (1-a) w_k q_k / \sum_j w_j q_j + a/K\), for every rate a.
 
     Args:
         weights: (n, R, K) weights before the token.
         probs: (n, K) probabilities of the token, up to a factor a row.
         rates: (R,) sharing rates a.
+
+    Returns:
+        The weights after the token, and (n, R) the mixed probability \(\sum_j w_j q_j\), up to the same factor.
     """
     posterior = weights * probs[:, None, :]
-    posterior *= ((1 - rates) / posterior.sum(-1))[:, :, None]
+    mixed = posterior.sum(-1)
+    posterior *= ((1 - rates) / mixed)[:, :, None]
     posterior += (rates / posterior.shape[-1])[:, None]
-    return posterior
+    return posterior, mixed
 
 
 def fixed_share_weights(scores: ExpertScores, rates: Sequence[float]) -> Float[np.ndarray, "total r k"]:
@@ -242,6 +253,8 @@ def fixed_share_weights(scores: ExpertScores, rates: Sequence[float]) -> Float[n
         scores: the experts' scores.
         rates: R sharing rates in (0, 1); for rate 0 use `BayesGate`, which needs logarithms.
 
+    Guarantee: rows sum to one, and none falls below its rate over K.
+
     Example:
         >>> from corollary.documents import Documents
         >>> from corollary.models import NgramModel
@@ -251,18 +264,37 @@ def fixed_share_weights(scores: ExpertScores, rates: Sequence[float]) -> Float[n
         >>> fixed_share_weights(scores, [0.01]).shape
         (4, 1, 2)
     """
-    shares = _checked_rates(rates)
-    out = np.empty((len(scores.log_probs), len(shares), scores.experts), dtype=np.float32)
-    for block in blocks(scores.offsets):
-        probs = scores.log_probs[block.rows]
-        probs = np.exp(probs - probs.max(-1, keepdims=True))
-        weights = np.full((block.rows.shape[1], len(shares), scores.experts), 1 / scores.experts, dtype=np.float32)
-        path = np.empty((*block.rows.shape, *weights.shape[1:]), dtype=np.float32)
-        for t, n in enumerate(block.active):
-            path[t, :n] = weights[:n]
-            weights[:n] = share_step(weights[:n], probs[t, :n], shares)
-        block.scatter(path, out)
+    out = np.empty((len(scores.log_probs), len(rates), scores.experts), dtype=np.float32)
+    for block, weights, _ in _share_paths(scores, rates, keep_weights=True):
+        block.scatter(weights, out)
     return out
+
+
+def fixed_share_log_probs(scores: ExpertScores, rates: Sequence[float]) -> Float[np.ndarray, "total r"]:
+    """(total, R) log-probability of each token under fixed share at every rate; the weights are never stored."""
+    out = np.empty((len(scores.log_probs), len(rates)), dtype=np.float32)
+    for block, _, mixed in _share_paths(scores, rates, keep_weights=False):
+        block.scatter(mixed, out)
+    return out
+
+
+def _share_paths(
+    scores: ExpertScores, rates: Sequence[float], *, keep_weights: bool
+) -> Iterator[tuple[Block, np.ndarray, np.ndarray]]:
+    """For every block: (L, n, R, K) weights (empty unless kept) and (L, n, R) log-probabilities of the tokens."""
+    shares = _checked_rates(rates)
+    for block in blocks(scores.offsets):
+        log_probs = scores.log_probs[block.rows]
+        top = log_probs.max(-1)
+        probs = np.exp(log_probs - top[:, :, None])
+        weights = np.full((block.rows.shape[1], len(shares), scores.experts), 1 / scores.experts, dtype=np.float32)
+        path = np.empty((*block.rows.shape, *weights.shape[1:]) if keep_weights else 0, dtype=np.float32)
+        mixed = np.ones((*block.rows.shape, len(shares)), dtype=np.float32)
+        for t, n in enumerate(block.active):
+            if keep_weights:
+                path[t, :n] = weights[:n]
+            weights[:n], mixed[t, :n] = share_step(weights[:n], probs[t, :n], shares)
+        yield block, path, np.log(mixed) + top[:, :, None]
 
 
 @dataclass(frozen=True)
@@ -290,8 +322,7 @@ class FixedShareGate:
 
     def _of_rates(self, scores: ExpertScores) -> tuple[np.ndarray, np.ndarray]:
         """(total, R, K) weights of each rate, (total, R) log-probability of the token under each."""
-        weights = np.log(fixed_share_weights(scores, self.rates))
-        return weights, log_mix(weights, scores.log_probs[:, None, :])
+        return np.log(fixed_share_weights(scores, self.rates)), fixed_share_log_probs(scores, self.rates)
 
     def log_weights(self, scores: ExpertScores) -> Float[np.ndarray, "total k"]:
         """(total, K) log-weights before each token."""
@@ -299,6 +330,13 @@ class FixedShareGate:
         past = before(log_probs, scores.offsets)
         past -= log_mix(past, 0.0)[:, None]
         return log_mix(past[:, :, None], weights, axis=1)
+
+    def token_log_probs(self, scores: ExpertScores) -> Float[np.ndarray, " total"]:
+        """(total,) log-probability of each token, without the weights."""
+        log_probs = fixed_share_log_probs(scores, self.rates)
+        if len(self.rates) == 1:
+            return log_probs[:, 0]
+        return sequence_mixture(log_probs, scores.offsets, np.full(len(self.rates), 1 / len(self.rates)))
 
     def start(self, batch: int) -> dict[str, np.ndarray]:
         """Weights of each rate, and the log-likelihood of each so far."""
@@ -312,9 +350,10 @@ class FixedShareGate:
 
     def advance(self, state: Any, log_probs: Any) -> dict[str, np.ndarray]:
         """One step of fixed share at every rate, and Bayes' rule over the rates."""
-        past = state["past"] + log_mix(np.log(state["weights"]), log_probs[:, None, :])
-        probs = np.exp(log_probs - log_probs.max(-1, keepdims=True)).astype(np.float32)
-        return {"weights": share_step(state["weights"], probs, _checked_rates(self.rates)), "past": past}
+        top = log_probs.max(-1, keepdims=True)
+        probs = np.exp(log_probs - top).astype(np.float32)
+        weights, mixed = share_step(state["weights"], probs, _checked_rates(self.rates))
+        return {"weights": weights, "past": state["past"] + np.log(mixed) + top}
 
     def describe(self) -> dict[str, Any]:
         """Plain settings."""

@@ -9,6 +9,7 @@ from corollary.models._protocol import LanguageModel, load, register_loader
 from corollary.models._sampling import generate, sample
 
 if TYPE_CHECKING:
+    from corollary.models._training import train
     from corollary.models._transformer import TransformerConfig, TransformerLM
 
 __all__ = [
@@ -22,13 +23,17 @@ __all__ = [
     "load",
     "register_loader",
     "sample",
+    "train",
 ]
+
+
+_LAZY = {"TransformerConfig": "_transformer", "TransformerLM": "_transformer", "train": "_training"}
 
 
 def __getattr__(name: str) -> Any:
     """Import the networks, and torch with them, when they are first used."""
-    if name in ("TransformerConfig", "TransformerLM"):
-        return getattr(importlib.import_module("corollary.models._transformer"), name)
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"corollary.models.{_LAZY[name]}"), name)
     raise AttributeError(f"module 'corollary.models' has no attribute {name!r}")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, UInt8, UInt64
+from jaxtyping import Float, Float32, Integer, UInt8, UInt64
 
 from corollary.documents import Documents
 from corollary.errors import InvalidInputError
@@ -98,7 +98,7 @@ class NgramModel:
         """(B,) the last `order - 1` bytes of each document, packed; NULs before its first."""
         return np.zeros(batch, dtype=np.uint64)
 
-    def advance(self, state: UInt64[np.ndarray, " b"], tokens: Int[np.ndarray, " b"]) -> UInt64[np.ndarray, " b"]:
+    def advance(self, state: UInt64[np.ndarray, " b"], tokens: Integer[np.ndarray, " b"]) -> UInt64[np.ndarray, " b"]:
         """The state after one more byte of each document; the given state stays as it is."""
         return ((state << _BYTE) | np.asarray(tokens).astype(np.uint64)) & suffix_mask(self.order)
 

@@ -79,8 +79,7 @@ class NgramQueries:
         levels = []
         for k in range(order, 0, -1):
             shorter, suffix = np.unique(keys & suffix_mask(k), return_inverse=True)
-            first = context_starts(keys) if len(keys) else np.zeros(0, dtype=bool)
-            levels.append((keys, suffix, first))
+            levels.append((keys, suffix, context_starts(keys)))
             keys = shorter
         self.levels: list[_Level] = []
         below = np.zeros(len(keys), dtype=np.int64)
@@ -135,5 +134,5 @@ def find_contexts(
 
 def check_order(order: int) -> None:
     """Refuse orders that no key can hold."""
-    if not isinstance(order, int | np.integer) or not 1 <= order <= MAX_ORDER:
-        raise InvalidInputError(f"`order` must be an integer from 1 to {MAX_ORDER}, got {order!r}; 6 is a good start")
+    if not 1 <= order <= MAX_ORDER:
+        raise InvalidInputError(f"`order` must be from 1 to {MAX_ORDER}, got {order!r}; 6 is a good start")

@@ -64,8 +64,9 @@ def suffix_mask(order: int) -> np.uint64:
 
 def context_starts(keys: UInt64[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
     """Where a new context begins in sorted keys."""
-    contexts = keys >> np.uint64(8)
-    return np.concatenate([[True], contexts[1:] != contexts[:-1]])
+    contexts, first = keys >> np.uint64(8), np.ones(len(keys), dtype=bool)
+    first[1:] = contexts[1:] != contexts[:-1]
+    return first
 
 
 def with_ends(documents: Documents) -> Documents:
@@ -86,7 +87,7 @@ def discounts(counts: Float64[np.ndarray, " rows"]) -> Float64[np.ndarray, "3"]:
     n = np.bincount(np.minimum(counts, 5).astype(np.int64), minlength=6).astype(np.float64)
     found = np.array(_FALLBACK)
     for j in (1, 2, 3):
-        if n[1] > 0 and n[j] > 0:
+        if n[1] > 0 and n[j] > 0 and n[j + 1] > 0:
             d = j - (j + 1) * n[1] / (n[1] + 2 * n[2]) * n[j + 1] / n[j]
             found[j - 1] = d if 0 < d <= j else found[j - 1]
     return found

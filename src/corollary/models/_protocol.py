@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Float32, Integer
 
 from corollary.documents import Documents
 from corollary.errors import InvalidFileError, InvalidInputError
@@ -43,7 +43,7 @@ class LanguageModel(Protocol):
         """Natural-log probabilities of the next token, one row a document; rows sum to one after `exp`."""
         ...
 
-    def advance(self, state: Any, tokens: Int[np.ndarray, " b"]) -> Any:
+    def advance(self, state: Any, tokens: Integer[np.ndarray, " b"]) -> Any:
         """The state after one more token of each document; may change and return the given state."""
         ...
 
@@ -59,7 +59,11 @@ class LanguageModel(Protocol):
 Loader = Callable[[Path, dict[str, Any]], LanguageModel]
 
 # Kinds of this library by the module whose import registers them, so that torch is loaded only for networks.
-_BUILT_IN = {"ngram": "corollary.models._ngram", "transformer": "corollary.models._transformer"}
+_BUILT_IN = {
+    "ngram": "corollary.models._ngram",
+    "transformer": "corollary.models._transformer",
+    "composed": "corollary.gating._composed",
+}
 _LOADERS: dict[str, Loader] = {}
 
 

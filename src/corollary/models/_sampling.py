@@ -11,7 +11,7 @@ from corollary.errors import InvalidInputError
 from corollary.models._protocol import LanguageModel
 
 END = 0
-_ROWS = 1024  # documents drawn side by side: bounds the memory of a state
+_ROWS = 256  # documents drawn side by side: bounds the memory of a state
 
 
 def sample(
@@ -21,8 +21,8 @@ def sample(
     max_tokens: int,
     seed: int | np.random.Generator,
     prompt: Any = b"",
-    temperature: float = 1.0,
-    top_p: float = 1.0,
+    temperature: float | int = 1.0,
+    top_p: float | int = 1.0,
 ) -> Documents:
     """Draw documents; each ends at token 0, which is not kept, or after `max_tokens`.
 
@@ -81,8 +81,8 @@ def generate(
     *,
     max_tokens: int,
     seed: int | np.random.Generator,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
+    temperature: float | int = 1.0,
+    top_p: float | int = 1.0,
 ) -> Iterator[int]:
     """Yield the tokens of one document as they are drawn, until token 0 or `max_tokens` (options: `sample`).
 
@@ -108,7 +108,11 @@ def generate(
 
 
 def _draw(
-    log_probs: Float[np.ndarray, "b v"], uniform: Float[np.ndarray, " b"], *, temperature: float, top_p: float
+    log_probs: Float[np.ndarray, "b v"],
+    uniform: Float[np.ndarray, " b"],
+    *,
+    temperature: float | int,
+    top_p: float | int,
 ) -> Int[np.ndarray, " b"]:
     """Invert the cumulative distribution at `uniform`."""
     logits = np.asarray(log_probs, dtype=np.float64)
@@ -140,7 +144,7 @@ def _read_prompt(model: LanguageModel, rows: int, prompt: Any) -> Any:
     return state
 
 
-def _check(*, count: int, max_tokens: int, temperature: float, top_p: float) -> None:
+def _check(*, count: int, max_tokens: int, temperature: float | int, top_p: float | int) -> None:
     if count < 0 or max_tokens < 0:
         raise InvalidInputError(f"`count` and `max_tokens` must not be negative, got {count} and {max_tokens}")
     if not 0 <= temperature < float("inf"):

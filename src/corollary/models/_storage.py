@@ -96,7 +96,7 @@ def read_header(folder: str | Path) -> dict[str, Any]:
 
 
 def read_arrays(folder: str | Path, header: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Read the weights that a header names: first the size, then the file, then that its numbers are finite."""
+    """Read the weights that a header names, checking size, format and that the numbers are finite."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

@@ -1,0 +1,115 @@
+"""The part that `demo` and `compose` share: run the stages, certify, tell."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from corollary.cli import _console as ui
+from corollary.runs import RunFolder, read_json, write_json
+
+Data = Callable[[], tuple[dict[str, Any], dict[str, Any]]]
+SHOWN = (
+    "composed",
+    "fixed share, many rates",
+    "fixed share",
+    "Bayes posterior",
+    "pooled",
+    "pooled, equal size",
+    "static, robust",
+    "uniform",
+)
+
+
+def compose_and_report(
+    out: Path,
+    config: dict[str, Any],
+    data: Data,
+    *,
+    experts: dict[str, str] | None,
+    seed: int,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+    options: dict[str, Any] | None = None,
+) -> None:
+    """Compose in the folder `out` and print the outcome; a finished run is only told again."""
+    from corollary.certificates import load_certificate
+
+    with RunFolder(out, config, overwrite=overwrite) as run, ui.progress(quiet=quiet or as_json) as tell:
+        if not (run.path / "report.html").exists():
+            _compute(run, data, experts or {}, {"seed": seed, **(options or {})}, tell)
+        certificate, _ = load_certificate(run.path)
+        metrics = read_json(run.path / "metrics.json")
+    if as_json:
+        ui.emit({"run": str(out), "metrics": metrics, "certificate": str(out / "certificate.json")})
+    elif not quiet:
+        tell_outcome(out, metrics, str(certificate))
+
+
+def _compute(run: RunFolder, data: Data, experts: dict[str, str], options: dict[str, Any], tell: Any) -> None:
+    from corollary.gating import Settings, compose, issue, metrics, train_experts
+    from corollary.models import load
+    from corollary.report import write_report
+
+    settings = Settings(**options)
+    tell("reading text", 0.0)
+    domains, mixed = data()
+    tell("training experts", 0.0)
+    lacking = {n: d for n, d in domains.items() if n not in experts}
+    own, pooled = train_experts(run, lacking, order=settings.order, pooled=len(lacking) == len(domains))
+    models = {
+        n: own[n] if n in own else load(Path(experts[n])) for n in [*domains, *(n for n in experts if n not in domains)]
+    }
+    composition = compose(run, domains, models, pooled=pooled, mixed=mixed, settings=settings, progress=tell)
+    tell("certifying", 0.0)
+    certificate = issue(run, composition, settings, provenance())
+    write_json(run.inside("metrics.json"), metrics(composition, certificate, seed=settings.seed))
+    tell("writing the report", 0.0)
+    write_report(run.path)
+
+
+def provenance() -> dict[str, str]:
+    """Versions, for the reader of a certificate."""
+    import platform
+    from importlib.metadata import version
+
+    import corollary
+
+    return {
+        "corollary": corollary.__version__,
+        "python": platform.python_version(),
+        **{p: version(p) for p in ("numpy", "torch")},
+    }
+
+
+def tell_outcome(out: Path, metrics: dict[str, Any], certificate: str) -> None:
+    """Tables, the certificate, and what to type next."""
+    groups, table = list(metrics["groups"]), metrics["bits_per_byte"]
+    if metrics["separable"]["nearly"]:
+        gap = metrics["separable"]["bayes_above_own_expert"]
+        ui.say(
+            f"These domains are nearly separable: the untrained Bayes posterior stays within {gap:.3f} bits per byte "
+            "of each domain's own expert."
+        )
+        ui.say()
+    rows = [
+        [
+            "own expert (needs the label)",
+            *(f"{metrics['own_expert'].get(g, float('nan')):.3f}" for g in groups),
+            f"{max(metrics['own_expert'].values()):.3f}",
+        ]
+    ]
+    rows[0] = [cell.replace("nan", "-") for cell in rows[0]]
+    for method in SHOWN:
+        if method in table:
+            rows.append(
+                [method, *(f"{table[method][g]:.3f}" for g in groups), f"{metrics['worst_domain'][method]:.3f}"]
+            )
+    ui.table("bits per byte on held-out documents (lower is better)", ["", *groups, "worst domain"], rows)
+    ui.say()
+    ui.say(certificate)
+    ui.say()
+    ui.say("next:")
+    ui.say(f"  corollary verify {out} --rescore      check the certificate from the models and documents")
+    ui.say(f'  corollary generate {out} "import "    continue a prompt')
+    ui.say(f"  {out / 'report.html'}                 tables, plots, and whom the gate trusts byte by byte")

@@ -1,0 +1,13 @@
+"""Which verbs there are, in the order in which the help shows them."""
+
+import typer
+
+from corollary.cli import bench, compose, demo, doctor, generate, report, verify
+
+VERBS = (demo, compose, generate, verify, report, bench, doctor)
+
+
+def attach(app: typer.Typer) -> None:
+    """Add every verb: the function `run` of its module, under the module's name."""
+    for module in VERBS:
+        app.command(name=module.__name__.rpartition(".")[2])(module.run)
