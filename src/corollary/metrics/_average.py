@@ -90,9 +90,7 @@ def metric_score(
     return averaged(m, confusion(*indicators), average=average)
 
 
-def column_costs_denominator(
-    metric: LinearFractionalMetric, counts: Float[np.ndarray, "l 4"]
-) -> Float[np.ndarray, " l"]:
+def column_denominators(metric: LinearFractionalMetric, counts: Float[np.ndarray, "l 4"]) -> Float[np.ndarray, " l"]:
     """Denominator of every label's ratio at its counts as rates: how much a step in its numerator moves the metric."""
     rates = counts / counts.sum(-1, keepdims=True)
     prevalence = np.clip(rates[:, 0] + rates[:, 2], 1e-12, 1 - 1e-12)

@@ -5,7 +5,8 @@ Symbols: a column is a label, a class against the rest, or the one positive clas
 
 Multiclass macro: near the optimum a step of the classifier moves the average of ratios N_l / D_l by
 \(\sum_l (dN_l - M_l dD_l) / D_l\), so the best label is the argmax over l of
-\([\eta_l (c_{FN,l} + c_{FP,l}) - c_{FP,l}] / D_l\). [derived; the paper treats the binary case]
+\([\eta_l (c_{FN,l} + c_{FP,l}) - c_{FP,l}] / D_l\) [derived; the paper treats the binary case]. It needs good
+probabilities: where the argmax of the plain scores does better on the validation rows, that is the rule.
 """
 
 from typing import Any
@@ -19,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from corollary.certificates import Assumption
 from corollary.errors import InvalidInputError, NotFittedError
-from corollary.metrics._average import AVERAGES, averaged, column_costs_denominator
+from corollary.metrics._average import AVERAGES, averaged, column_denominators
 from corollary.metrics._certify import certify_metric, hold_out, refuse_used, row_hashes
 from corollary.metrics._metric import confusion, get_metric
 from corollary.metrics._metro import Validation, make_folds
@@ -214,22 +215,35 @@ class MetroClassifier(ClassifierMixin, BaseEstimator):
         self._weigh(Y, scores, known)
 
     def _weigh(self, Y: np.ndarray, scores: np.ndarray, known: np.ndarray) -> None:
-        """Gains of the multiclass rule from validation counts, and the validation score itself."""
+        """The validation score; of several classes also the rule that picks one, the better of two."""
         rows, metric, columns = known.all(1), self.metric_, Y.shape[1]
         Y, scores = Y[rows], scores[rows]
-        self.gain_ = np.ones(columns)
+        self.gain_, self.rule_ = np.ones((columns, 2)), "score"
         if not len(Y):  # a splitter of the user's that leaves no row with all columns measured
             self.validation_score_ = float("nan")
             return
-        if self.kind_ == "multiclass":
-            plain = scores.argmax(1)[:, None] == np.arange(columns)
-            if self.average != "micro":
-                self.gain_ = 1 / np.maximum(column_costs_denominator(metric, confusion(Y, plain)), 1e-9)
-            prediction = self._gains(scores).argmax(1)[:, None] == np.arange(columns)
+
+        def measured(prediction: np.ndarray) -> float:
+            return averaged(metric, confusion(Y, prediction), average=self.average, undefined="zero")
+
+        if self.kind_ != "multiclass":
+            self.validation_score_ = measured(scores > self.offset_)
+            return
+        one = np.arange(columns)
+        plain = scores.argmax(1)[:, None] == one
+        self.validation_score_ = measured(plain)
+        if self.average == "micro" or self._posteriors(scores) is None:
+            return
+        counts = confusion(Y, plain)
+        below = np.maximum(column_denominators(metric, counts), 1e-9)
+        shares, levels = np.clip(Y.mean(0), 1e-9, 1 - 1e-9), metric.value(counts, undefined="zero")
+        costs = [metric.costs(m, prevalence=p) for m, p in zip(levels.tolist(), shares.tolist(), strict=True)]
+        self.gain_ = np.array(costs) / below[:, None]
+        self.rule_ = "gain"
+        if (value := measured(self._gains(scores).argmax(1)[:, None] == one)) > self.validation_score_:
+            self.validation_score_ = value
         else:
-            prediction = scores > self.offset_
-        counts = confusion(Y, prediction)
-        self.validation_score_ = averaged(metric, counts, average=self.average, undefined="zero")
+            self.rule_ = "score"
 
     def _forget_rows(self) -> None:
         """Oracles keep the training rows for warm starts; a fitted classifier has no use for them."""
@@ -254,12 +268,13 @@ class MetroClassifier(ClassifierMixin, BaseEstimator):
         return np.stack(columns, 1)
 
     def _gains(self, scores: np.ndarray) -> Float[np.ndarray, "n l"]:
-        """What predicting each class adds to the macro metric; raw scores where there are no probabilities."""
-        eta = self._posteriors(scores)
-        if eta is None or self.average == "micro":
+        """What predicting each class adds to the macro metric, or the raw scores, whichever validation preferred."""
+        if self.rule_ == "score":
             return scores
-        fn, fp = np.array(self.costs_).T
-        return self.gain_ * (eta * (fn + fp) - fp)
+        eta = self._posteriors(scores)
+        assert eta is not None
+        fn, fp = self.gain_.T
+        return eta * (fn + fp) - fp
 
     def decision_function(self, X: Any) -> Float[np.ndarray, "..."]:
         """(n,) scores of a binary problem, (n, K) otherwise; above 0, or the largest, is predicted."""

@@ -1,4 +1,4 @@
-"""Columns to features: scikit-learn's imputer, scaler and one-hot encoder are fitted; what they learned is kept as data.
+"""Columns to features: scikit-learn's imputer, scaler and one-hot encoder are fitted, and kept as plain data.
 
 Numbers: the median where missing, then mean 0 and variance 1; a column that is constant or all missing is dropped with
 a note. Words: one indicator a word that is frequent enough, one for all rare or unknown ones, one for missing.
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from corollary.errors import InvalidInputError
-from corollary.metrics._table import Table, Words
+from corollary.metrics._table import Table, Words, as_words_column
 
 MOST_WORDS = 100  # indicators a column of words gets at most
 
@@ -84,15 +84,6 @@ class TableEncoder:
         """What `as_plain` wrote."""
         numbers = {name: (float(a), float(b), float(c)) for name, (a, b, c) in data["numbers"].items()}
         return cls(numbers, {n: [str(w) for w in ws] for n, ws in data["words"].items()}, dict(data["dropped"]))
-
-
-def as_words_column(column: Any) -> Words:
-    """A column of words; numbers where words were fitted (codes that look like numbers) are written out."""
-    if isinstance(column, Words):
-        return column
-    values, codes = np.unique(column, return_inverse=True)
-    texts = [str(int(v)) if np.isfinite(v) and v == int(v) else repr(float(v)) for v in values]
-    return Words(np.where(np.isnan(column), -1, codes).astype(np.int32), texts)
 
 
 def fit_encoder(table: Table) -> TableEncoder:

@@ -30,6 +30,7 @@ from corollary.metrics._targets import encode_targets
 from corollary.metrics._threshold import best_threshold
 
 PLAIN = Costs(1.0, 1.0)
+STEPS = 300  # of the descent on soft counts, which is not convex and may crawl
 
 
 class _LinearPeer(ClassifierMixin, BaseEstimator):
@@ -294,7 +295,9 @@ class SoftMetricClassifier(_LinearPeer):
             gradient = -np.append(by_a @ X, by_a.sum()) + penalty * theta
             return float(-n / d + (penalty * theta) @ theta / 2), gradient / scale
 
-        found = minimize(objective, start * scale, jac=True, method="L-BFGS-B", options={"gtol": self.tol})
+        found = minimize(
+            objective, start * scale, jac=True, method="L-BFGS-B", options={"gtol": self.tol, "maxiter": STEPS}
+        )
         return found.x / scale, 0.0
 
     def _soft(self, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -234,19 +234,22 @@ def split_target(table: Table, target: str) -> tuple[Table, np.ndarray]:
             raise InvalidInputError(
                 f"{table.source} has no column {target!r}; it has {known} (a position such as -1 works too)"
             ) from None
-    column = table.columns[name]
-    texts = column.texts() if isinstance(column, Words) else np.array([_plain_number(v) for v in column], dtype=object)
-    labels = np.array([text.rstrip(".").strip() or text for text in texts], dtype=object)
-    absent = int(sum(label == "" for label in labels))
+    words = as_words_column(table.columns[name])
+    absent = int((words.codes < 0).sum())
     if absent:
-        raise InvalidInputError(f"{absent} of {len(labels)} rows have no {name!r}; drop them, or fill them in")
+        raise InvalidInputError(f"{absent} of {len(words)} rows have no {name!r}; drop them, or fill them in")
+    cleaned = [word.rstrip(".").strip() or word for word in words.vocabulary]
+    labels = np.array(cleaned, dtype=object)[words.codes]
     features = Table({n: c for n, c in table.columns.items() if n != name}, table.source)
     if not features.columns:
         raise InvalidInputError(f"{table.source} has no column beside {name!r}; there is nothing to learn from")
     return features, labels
 
 
-def _plain_number(value: float) -> str:
-    if math.isnan(value):
-        return ""
-    return str(int(value)) if value == int(value) else repr(float(value))
+def as_words_column(column: Any) -> Words:
+    """A column of words; numbers where words are due (codes that look like numbers) are written out."""
+    if isinstance(column, Words):
+        return column
+    values, codes = np.unique(column, return_inverse=True)
+    texts = [str(int(v)) if np.isfinite(v) and v == int(v) else repr(float(v)) for v in values]
+    return Words(np.where(np.isnan(column), -1, codes).astype(np.int32), texts)
