@@ -1,4 +1,4 @@
-"""Render our docstrings for the API pages: examples as code, guarantees and formulas as text."""
+"""Our docstring sections in the form that the site's parser knows: examples as code, the rest as text."""
 
 import re
 
@@ -13,12 +13,8 @@ def readable(docstring: str) -> str:
     r"""The docstring with each section as the parser wants it.
 
     Example:
-        >>> print(readable("Guarantee: none,\n    at all.\n\nExample:\n    >>> 1\n    1"))
-        **Guarantee.** none, at all.
-        <BLANKLINE>
-        Examples:
-            >>> 1
-            1
+        >>> readable("Guarantee: none,\n    at all.\n\nExample:\n    1 + 1")
+        '**Guarantee.** none, at all.\n\nExamples:\n    1 + 1'
     """
     text = PARAGRAPH.sub(lambda m: f"**{m[1]}.** {' '.join(m[2].split())}", docstring)
     text = FORMULA.sub(lambda m: rf"\[{' '.join(m[1].split())}\]", text)

@@ -17,6 +17,7 @@ from corollary.certificates import (
     register_rule,
     save_certificate,
 )
+from corollary.testing import check_certificate
 
 
 def accuracy(witness: dict, evidence: dict) -> list[Claim]:
@@ -43,6 +44,7 @@ def main() -> None:
         assumptions=[Assumption("the cases are drawn independently, and none was used in training")],
     )
     print(certificate)
+    check_certificate(certificate, {"right": right})  # the suite that the library runs on its own rules
 
     with tempfile.TemporaryDirectory() as folder:
         path = save_certificate(Path(folder) / "certificate.json", certificate, {"right": right})

@@ -8,7 +8,8 @@ import numpy as np
 
 from corollary.documents import Documents
 from corollary.gating import ComposedLM, FixedShareGate
-from corollary.models import LanguageModel, NgramModel, sample
+from corollary.models import NgramModel, sample
+from corollary.testing import check_language_model
 
 
 class Digits:
@@ -48,7 +49,7 @@ class Digits:
 def main() -> None:
     words = NgramModel.fit(Documents.from_texts(["to be or not to be, that is the question"] * 4), order=4)
     experts = {"words": words, "digits": Digits()}
-    assert all(isinstance(e, LanguageModel) for e in experts.values())
+    check_language_model(experts["digits"])  # normalised, causal, the same scored and streamed
     model = ComposedLM(experts, FixedShareGate(2), eps=0.05)
 
     documents = Documents.from_texts(["to be or not", "314159265358", "to be 31415926"])

@@ -106,6 +106,7 @@ def test_generation_is_seeded_and_the_trust_sums_to_one(model):
     a, b = (sample(model, 3, max_tokens=12, seed=5, prompt=b"the ") for _ in range(2))
     assert list(a) == list(b)
     assert bytes(int(t) for t in generate(model, b"12 + 30 ", max_tokens=4, seed=0, temperature=0.0)) == b"= 42"
+    assert model.generate(b"12 + 30 ", max_tokens=4, temperature=0.0) == b"= 42"
     state = model.start(2)
     assert np.abs(model.next_trust(state).sum(1) - 1).max() < 1e-5
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -170,6 +171,44 @@ def test_well_formed_and_self_contained(page):
     assert "<script" not in page
     assert "@import" not in page
     assert not re.search(r"url\((?!#)", page)
+
+
+def test_accessible(page):
+    assert '<html lang="en">' in page
+    levels = [int(level) for level in re.findall(r"<h([1-6])", page)]
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert page.count("<table>") == len(
+        re.findall(r'<div class="scroll" role="region" aria-label="[^"]+" tabindex="0">', page)
+    )
+    assert page.count("<svg") == page.count('role="img"') + page.count('aria-hidden="true"><line')
+
+
+def luminance(colour):
+    parts = [float(c) / 255 for c in colour.split()]
+    return np.dot(
+        [0.2126, 0.7152, 0.0722], [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    )
+
+
+def contrast(one, other):
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_contrast_of_text_and_lines(page, scheme):
+    style = page.split("<style>")[1].split("</style>")[0]
+    variables = [dict(re.findall(r"--(\w+): ([\d ]+);", block)) for block in re.findall(r":root \{([^}]*)\}", style)]
+    palette, words = [v for v in variables if "c0" in v][scheme], [v for v in variables if "ink" in v][scheme]
+    for name in ("ink", "soft", "link", "good", "bad", "open"):
+        assert min(contrast(words[name], words[ground]) for ground in ("paper", "panel")) >= 4.5, name
+    for name, colour in palette.items():
+        assert contrast(colour, words["paper"]) >= 3, name  # lines and bars
+        ground = [
+            0.42 * float(c) + 0.58 * float(p) for c, p in zip(colour.split(), words["paper"].split(), strict=True)
+        ]
+        assert contrast(" ".join(map(str, ground)), words["ink"]) >= 4.5, name  # the coloured text at its strongest
 
 
 def test_same_run_same_bytes(run, tmp_path):

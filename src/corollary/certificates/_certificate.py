@@ -237,6 +237,10 @@ class Certificate:
             intact=self.intact and other.intact,
         )
 
+    def _pick_names(self) -> tuple[str, ...]:
+        rule = find_rule(self.rule)
+        return rule.needs if rule else ()
+
     def _pick(self, evidence: Mapping[str, Any], name: str) -> np.ndarray | None:
         value = evidence.get(f"{self.key}/{name}", evidence.get(name))
         return None if value is None else as_array(value)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int
+from jaxtyping import Float, Float32, Float64, Integer
 
 from corollary.documents import Documents
 from corollary.errors import InvalidFileError, InvalidInputError
@@ -186,7 +186,7 @@ class ComposedLM:
         """(B, p) weight of each expert in the gate before the next token: whom the model listens to."""
         return np.exp(self._next(state)[2])
 
-    def advance(self, state: dict[str, Any], tokens: Int[np.ndarray, " b"]) -> dict[str, Any]:
+    def advance(self, state: dict[str, Any], tokens: Integer[np.ndarray, " b"]) -> dict[str, Any]:
         """The state after one more token of each document; changes and returns the given state."""
         of_models, parts = state.pop("next") if "next" in state else self._next(state)[:2]
         tokens = np.asarray(tokens, dtype=np.int64)
@@ -197,6 +197,21 @@ class ComposedLM:
         models = [*self.experts.values(), *self._models().values()]
         state["models"] = [m.advance(s, tokens) for m, s in zip(models, state["models"], strict=True)]
         return state
+
+    def generate(
+        self,
+        prompt: bytes = b"",
+        *,
+        max_tokens: int = 200,
+        seed: int = 0,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+    ) -> bytes:
+        """Continue a prompt; `corollary.models.sample` explains the options, `corollary.models.generate` streams."""
+        from corollary.models import sample
+
+        drawn = sample(self, 1, max_tokens=max_tokens, seed=seed, prompt=prompt, temperature=temperature, top_p=top_p)
+        return drawn[0]
 
     def fingerprint(self) -> str:
         """SHA-256 of the parts' fingerprints and of how they are mixed."""

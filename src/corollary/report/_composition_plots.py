@@ -128,8 +128,8 @@ def convergence(run: Run) -> str | None:
         ],
         x="step",
         y="nats",
-        caption="Payoffs of the averaged whole-sequence gate, per token above the own expert. At a saddle point the curves "
-        f"meet; last difference {number(float(primal[-1] - dual[-1]))} nats.",
+        caption="Payoffs of the averaged whole-sequence gate, per token above the own expert. At a saddle point "
+        f"the curves meet; last difference {number(float(primal[-1] - dual[-1]))} nats.",
         summary=f"primal from {primal[0]:.3f} to {primal[-1]:.3f}, dual from {dual[0]:.3f} to {dual[-1]:.3f} nats",
     )
 
