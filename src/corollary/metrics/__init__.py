@@ -38,6 +38,7 @@ _HOME = {
     "load_classifier": "_storage",
     "lower_bound": "_certificate",
     "metric_excess_bound": "_bounds",
+    "metric_from_plain": "_metric",
     "metric_score": "_average",
     "one_against_rest": "_average",
     "predict_table": "_fit_table",

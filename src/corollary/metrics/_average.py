@@ -52,7 +52,14 @@ def averaged(metric: LinearFractionalMetric, counts: ArrayLike, *, average: str,
 
 
 def one_against_rest(y: ArrayLike, classes: ArrayLike) -> Bool[np.ndarray, "n k"]:
-    """(n, K) indicators of the classes; a label that is none of them is all False."""
+    """(n, K) indicators of the classes; a label that is none of them is all False.
+
+    Guarantee: none; a definition.
+
+    Example:
+        >>> one_against_rest(["b", "c"], ["a", "b"]).tolist()
+        [[False, True], [False, False]]
+    """
     return np.asarray(y)[:, None] == np.asarray(classes)[None, :]
 
 

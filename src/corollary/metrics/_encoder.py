@@ -25,6 +25,8 @@ class TableEncoder:
         words: name -> the words that have an indicator, in order.
         dropped: name -> why it is not used.
 
+    Guarantee: features equal to those of scikit-learn's transformers that it was learned by.
+
     Example:
         >>> table = Table({"x": np.array([1.0, 3.0]), "one": np.array([1.0, 1.0])})
         >>> encoder = fit_encoder(table)
@@ -91,6 +93,13 @@ def fit_encoder(table: Table) -> TableEncoder:
 
     Raises:
         InvalidInputError: where no column is left.
+
+    Guarantee: none.
+
+    Example:
+        >>> encoder = fit_encoder(Table({"x": np.array([1.0, np.nan, 3.0, 5.0])}))
+        >>> encoder.numbers["x"][0]
+        3.0
     """
     from sklearn.impute import SimpleImputer
     from sklearn.preprocessing import OneHotEncoder, StandardScaler

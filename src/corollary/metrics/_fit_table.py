@@ -49,7 +49,7 @@ def fit_table(
     seed: int = 0,
     tell: Tell | None = None,
 ) -> dict[str, Any]:
-    """Fit a classifier for a metric on a table, certify it, compare it, and fill a run folder.
+    r"""Fit a classifier for a metric on a table, certify it, compare it, and fill a run folder.
 
     Args:
         run: the open run folder; gets `model/`, `certificate.json` with its evidence, and `metrics.json`.
@@ -75,6 +75,16 @@ def fit_table(
         InvalidInputError, InvalidFileError: for tables that cannot be used; one sentence says why.
 
     Guarantee: that of `certify_metric` on the held-out rows.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> lines = [f"{i % 10},{'yes' if i % 10 > 6 else 'no'}" for i in range(400)]
+        >>> _ = (folder / "t.csv").write_text("\n".join(["x,label", *lines]))
+        >>> with RunFolder(folder / "run", {"verb": "fit"}) as run:
+        ...     result = fit_table(run, folder / "t.csv", target="label", peers=False)
+        >>> result["value"], result["bound"] > 0.8
+        (1.0, True)
     """
     say: Tell = tell or (lambda *_: None)
     if model not in KINDS:
@@ -226,6 +236,12 @@ def predict_table(
         InvalidFileError, InvalidInputError: for a run or a table that cannot be used.
 
     Guarantee: none for single rows; the run's certificate is about rows drawn as its held-out rows were.
+
+    Example:
+        >>> predict_table("no/such/run", "new.csv")
+        Traceback (most recent call last):
+        ...
+        corollary.errors.InvalidFileError: no/such/run/model/model.json: there is no such file; check the path
     """
     classifier, encoder, extra = load_classifier(Path(run) / "model")
     X = encoder.transform(read_table(data, header=header))

@@ -37,11 +37,20 @@ NOT_LINEAR_FRACTIONAL = {
 
 
 class UndefinedMetricWarning(UserWarning):
-    """A metric has no value on the counts given (no positives, say) and 0 was returned."""
+    """A metric has no value on the counts given (no positives, say) and 0 was returned.
+
+    Guarantee: none; it is a warning to filter.
+
+    Example:
+        >>> issubclass(UndefinedMetricWarning, UserWarning)
+        True
+    """
 
 
 class Costs(NamedTuple):
     """What a missed positive and a false alarm cost at one level of the metric.
+
+    Guarantee: none; a pair of numbers.
 
     Example:
         >>> FBeta(1.0).costs(0.5)
@@ -202,7 +211,14 @@ class LinearFractionalMetric:
 
 
 def metric_from_plain(data: Mapping[str, Any]) -> LinearFractionalMetric:
-    """The metric that `as_plain` wrote."""
+    """The metric that `as_plain` wrote.
+
+    Guarantee: equal to the metric written.
+
+    Example:
+        >>> metric_from_plain(Jaccard().as_plain()) == Jaccard()
+        True
+    """
     return LinearFractionalMetric(data["numerator"], data["denominator"], data["name"], bool(data["per_class"]))
 
 
@@ -211,6 +227,11 @@ def FBeta(beta: float = 1.0) -> LinearFractionalMetric:
 
     Args:
         beta: how many times recall weighs against precision; 1 balances them, 2 forgives false alarms.
+
+    Raises:
+        InvalidInputError: for a beta that is not positive and finite.
+
+    Guarantee: costs (1 + beta^2 - M, M), so the Bayes threshold is M / (1 + beta^2).
 
     Example:
         >>> FBeta(2.0).bayes_threshold(0.5)
@@ -223,32 +244,74 @@ def FBeta(beta: float = 1.0) -> LinearFractionalMetric:
 
 
 def Jaccard() -> LinearFractionalMetric:
-    """Intersection over union, TP / (TP + FP + FN)."""
+    """Intersection over union, TP / (TP + FP + FN).
+
+    Guarantee: costs (1, M), so the Bayes threshold is M / (1 + M).
+
+    Example:
+        >>> float(Jaccard().value([30, 10, 20, 40]))
+        0.5
+    """
     return LinearFractionalMetric((1, 0, 0, 0), (1, 1, 1, 0), name="Jaccard")
 
 
 def Tversky(a: float, b: float) -> LinearFractionalMetric:
-    """TP / (TP + a FP + b FN), with a, b >= 0; a = b = 1 is Jaccard, a = b = 1/2 is F1."""
+    """TP / (TP + a FP + b FN), with a, b >= 0; a = b = 1 is Jaccard, a = b = 1/2 is F1.
+
+    Guarantee: costs (1 - M + b M, a M).
+
+    Example:
+        >>> float(Tversky(0.5, 0.5).value([30, 10, 20, 40]) - FBeta(1.0).value([30, 10, 20, 40]))
+        0.0
+    """
     return LinearFractionalMetric((1, 0, 0, 0), (1, a, b, 0), name=f"Tversky({a:g}, {b:g})")
 
 
 def Precision() -> LinearFractionalMetric:
-    """TP / (TP + FP). Degenerate as a goal: one sure positive attains it."""
+    """TP / (TP + FP). Degenerate as a goal: one sure positive attains it.
+
+    Guarantee: costs (1 - M, M).
+
+    Example:
+        >>> float(Precision().value([30, 10, 20, 40]))
+        0.75
+    """
     return LinearFractionalMetric((1, 0, 0, 0), (1, 1, 0, 0), name="precision")
 
 
 def Accuracy() -> LinearFractionalMetric:
-    """TP + TN."""
+    """TP + TN.
+
+    Guarantee: costs (1, 1) at every level: METRO is then a plain fit.
+
+    Example:
+        >>> float(Accuracy().value([30, 10, 20, 40]))
+        0.7
+    """
     return LinearFractionalMetric((1, 0, 0, 1), (1, 1, 1, 1), name="accuracy")
 
 
 def BalancedAccuracy() -> LinearFractionalMetric:
-    """The arithmetic mean (AM) of the two recalls, TP / (2 pi) + TN / (2 (1 - pi))."""
+    """The arithmetic mean (AM) of the two recalls, TP / (2 pi) + TN / (2 (1 - pi)).
+
+    Guarantee: costs (1 / (2 pi), 1 / (2 (1 - pi))) at every level: one fit is enough, the Bayes threshold is pi.
+
+    Example:
+        >>> float(BalancedAccuracy().value([30, 10, 20, 40]))
+        0.7
+    """
     return LinearFractionalMetric((0.5, 0, 0, 0.5), (0.5, 0.5, 0.5, 0.5), name="balanced accuracy", per_class=True)
 
 
 def WeightedAccuracy(w_tp: float, w_tn: float, w_fn: float, w_fp: float) -> LinearFractionalMetric:
-    """(w1 TP + w2 TN) / (w1 TP + w2 TN + w3 FN + w4 FP), the weights in the order TP, TN, FN, FP."""
+    """(w1 TP + w2 TN) / (w1 TP + w2 TN + w3 FN + w4 FP), the weights in the order TP, TN, FN, FP.
+
+    Guarantee: costs (w1 (1 - M) + w3 M, w2 (1 - M) + w4 M).
+
+    Example:
+        >>> float(WeightedAccuracy(1, 1, 1, 1).value([30, 10, 20, 40]))
+        0.7
+    """
     return LinearFractionalMetric((w_tp, 0, 0, w_tn), (w_tp, w_fp, w_fn, w_tn), name="weighted accuracy")
 
 
@@ -257,6 +320,8 @@ def get_metric(metric: Any) -> LinearFractionalMetric:
 
     Raises:
         InvalidInputError: for names that are unknown, or known and not linear-fractional.
+
+    Guarantee: none; it looks a name up.
 
     Example:
         >>> get_metric("f0.5").name, get_metric("balanced_accuracy").name
@@ -295,6 +360,8 @@ def confusion(y: ArrayLike, prediction: ArrayLike) -> Float[np.ndarray, "*column
 
     Raises:
         InvalidInputError: for different shapes, no rows, or NaN.
+
+    Guarantee: none; a definition.
 
     Example:
         >>> confusion([1, 1, 0, 0], [1, 0, 0, 0]).tolist()

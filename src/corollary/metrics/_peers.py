@@ -93,6 +93,8 @@ class _LinearPeer(ClassifierMixin, BaseEstimator):
 class PlainClassifier(_LinearPeer):
     """The logistic surrogate at threshold 0: what everybody does first.
 
+    Guarantee: none for metrics other than accuracy.
+
     Example:
         >>> PlainClassifier().fit([[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1]).predict([[3.0]]).tolist()
         [1]
@@ -161,6 +163,8 @@ class WeightedGridClassifier(_LinearPeer):
         l2, tol: of the linear solver.
         seed: of the folds.
 
+    Guarantee: consistent over all measurable classifiers (Koyejo et al. 2014, Parambath et al. 2014).
+
     Example:
         >>> X, y = [[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1]
         >>> WeightedGridClassifier(validation=None, steps=5).fit(X, y).predict([[3.0]]).tolist()
@@ -216,6 +220,8 @@ class BisectionPlugIn(_LinearPeer):
         validation: rows on which the level is compared with the metric: a share, folds, a splitter, or None.
         l2, tol: of the linear solver.
         seed: of the folds.
+
+    Guarantee: consistent over all measurable classifiers (Narasimhan et al. 2015); none for a restricted class.
 
     Example:
         >>> BisectionPlugIn(validation=None).fit([[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1]).predict([[3.0]]).tolist()

@@ -71,6 +71,13 @@ def iso_line(metric: LinearFractionalMetric, value: float, recall: np.ndarray, p
     """The precision that gives `value` at each recall (NaN where none does): a line of equal metric in the plane.
 
     With TP = pi r and FP = x the metric is a ratio of linear functions of x, so x follows; precision = TP / (TP + x).
+
+    Guarantee: exact; the metric of every point returned is `value`.
+
+    Example:
+        >>> from corollary.metrics import FBeta
+        >>> iso_line(FBeta(1.0), 0.5, np.array([0.5]), 0.2).round(6).tolist()
+        [0.5]
     """
     n, d = metric.rows(prevalence)
     tp, fn = prevalence * recall, prevalence * (1 - recall)

@@ -36,6 +36,8 @@ class SearchResult:
         bracket: where the search places M*: the neighbours of the best grid point, the last interval of the bisection,
             or from the best value reached to the last level tried.
 
+    Guarantee: none; it records a search.
+
     Example:
         >>> grid_search(lambda level: 1 - abs(level - 0.4), [0.2, 0.4, 0.8]).bracket
         (0.2, 0.8)
@@ -113,6 +115,9 @@ def search_level(
 
     Raises:
         InvalidInputError: for an unknown search, or an empty or non-finite grid.
+
+    Guarantee: with an exact oracle bisection and Dinkelbach's method end within `tol` of M* (G3, G4), and a grid loses
+        at most its step times the ratio of the denominators (G5); with a trained oracle none.
 
     Example:
         >>> search_level(lambda level: 0.6, search="dinkelbach").level

@@ -45,6 +45,9 @@ def surrogate_loss(u: np.ndarray, name: str, *, rho: float = 1.0, width: float =
     Returns:
         \((\Phi(u), \Phi'(u))\), both (...).
 
+    Guarantee: each is an upper bound of the zero-one loss of the sign, up to the rounding-off and a factor log 2 for
+        the logistic loss; `transform` gives what its excess is worth.
+
     Example:
         >>> value, slope = surrogate_loss(np.array([0.0]), "squared_hinge")
         >>> float(value[0]), float(slope[0])

@@ -43,6 +43,8 @@ class Words:
 class Table:
     """Named columns of one length: float64 arrays (NaN where missing) or `Words`.
 
+    Guarantee: none.
+
     Example:
         >>> table = Table({"age": np.array([30.0, np.nan])})
         >>> len(table), table.names
@@ -219,6 +221,8 @@ def split_target(table: Table, target: str) -> tuple[Table, np.ndarray]:
 
     Raises:
         InvalidInputError: where there is no such column, or labels are missing.
+
+    Guarantee: none.
 
     Example:
         >>> features, labels = split_target(Table({"x": np.array([1.0]), "y": np.array([2.0])}), "-1")
