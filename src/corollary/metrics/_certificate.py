@@ -21,6 +21,7 @@ Several classes or labels: macro, each at delta / L, averaged; micro, the sums o
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -212,4 +213,19 @@ def at_least(witness: Mapping[str, Any], evidence: Mapping[str, np.ndarray]) -> 
     return [Claim(name, bound, ">=", witness["bound"], 1e-9, constant_value(metric, truth))]
 
 
-register_rule(Rule("metrics.at_least", needs=("truth", "prediction"), derive=at_least))
+def rescore(run: Path, witness: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Evidence of a run of `corollary fit`, from its table and its stored model."""
+    from corollary.metrics._fit_table import rescored
+
+    return rescored(run, witness)
+
+
+register_rule(
+    Rule(
+        "metrics.at_least",
+        needs=("truth", "prediction"),
+        derive=at_least,
+        rescore=rescore,
+        tolerances={"prediction": 1.0, "claims": 0.002},  # a score at the threshold may fall on either side elsewhere
+    )
+)

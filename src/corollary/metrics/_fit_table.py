@@ -19,7 +19,7 @@ from corollary.metrics._encoder import fit_encoder
 from corollary.metrics._metric import confusion, get_metric
 from corollary.metrics._plots import report_data
 from corollary.metrics._storage import KINDS, load_classifier, make_mlp, save_classifier
-from corollary.metrics._table import read_table, split_target
+from corollary.metrics._table import Table, read_table, split_target
 from corollary.runs import RunFolder, write_atomically, write_json
 
 Tell = Callable[..., None]
@@ -91,15 +91,10 @@ def fit_table(
         raise InvalidInputError(f"`model` must be one of {', '.join(KINDS)}, got {model!r}")
     m = get_metric(metric)
     say("reading", 0.0)
-    table, labels = split_target(read_table(data, header=header), target)
-    names = check_labels(labels, positive, source=str(data))
-    if test is None:
-        learn, held = hold_out(len(labels), certify, seed=seed)
-        held_table, held_labels = table.rows(held), labels[held]
-        table, labels = table.rows(learn), labels[learn]
-        check_labels(labels, positive, source=f"what is left of {data} after holding {certify:g} out")
-    else:
-        held_table, held_labels = split_target(read_table(test, header=header), target)
+    origin: dict[str, Any] = {"data": str(Path(data).resolve()), "test": str(Path(test).resolve()) if test else None}
+    origin |= {"target": target, "header": header, "certify": certify, "seed": seed}
+    (table, labels), (held_table, held_labels) = learned_and_held(**origin)
+    names = check_labels(labels, positive, source=str(data) if test else f"{data}, the rows held out aside,")
     held_names = set(held_labels) - set(names["labels"])
     if held_names and names["positive"] is None:
         raise InvalidInputError(f"{test or data} holds the label {sorted(held_names)[0]!r}, which no training row has")
@@ -113,7 +108,7 @@ def fit_table(
         encoder = fit_encoder(table)
         X = encoder.transform(table)
         fitted = make_model(model, m, X.shape[1], search=search, delta=delta, l2=l2, seed=seed).fit(X, coded(labels))
-        extra = {"positive": names["positive"], "rest": names["rest"], "target": target, "rows": len(labels)}
+        extra = {"positive": names["positive"], "rest": names["rest"], "origin": origin}
         extra |= {"validation": fitted.validation_score_, "bracket": np.reshape(fitted.bracket_, -1).tolist()}
         save_classifier(folder, fitted, encoder, kind=model, extra=extra)
 
@@ -157,6 +152,29 @@ def fit_table(
     write_json(run.inside("metrics.json"), result)
     say("done", 1.0)
     return result
+
+
+def learned_and_held(
+    *, data: str, test: str | None, target: str, header: bool, certify: float, seed: int
+) -> tuple[tuple[Table, np.ndarray], tuple[Table, np.ndarray]]:
+    """Columns and labels of the rows to learn from, and of those to certify on."""
+    table, labels = split_target(read_table(data, header=header), target)
+    if test is not None:
+        return (table, labels), split_target(read_table(test, header=header), target)
+    learn, held = hold_out(len(labels), certify, seed=seed)
+    return (table.rows(learn), labels[learn]), (table.rows(held), labels[held])
+
+
+def rescored(run: Path, witness: Any) -> dict[str, np.ndarray]:
+    """Truth and predictions of the held-out rows, computed again from the table and the stored model."""
+    classifier, encoder, extra = load_classifier(Path(run) / "model")
+    _, (table, labels) = learned_and_held(**extra["origin"])
+    if extra["positive"] is not None:
+        classifier.classes_, labels = np.array([0, 1]), np.where(labels == extra["positive"], 1, 0)
+    truth = classifier._columns(labels)
+    guess = classifier._columns(classifier.predict(encoder.transform(table)))
+    one = truth.shape[1] == 1
+    return {"truth": (truth[:, 0] if one else truth) * 1, "prediction": (guess[:, 0] if one else guess) * 1}
 
 
 def check_labels(labels: np.ndarray, positive: str | None, *, source: str) -> dict[str, Any]:
