@@ -10,7 +10,7 @@ _HOME = {
     "check_loss": "_loss_checks",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
