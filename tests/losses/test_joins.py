@@ -45,7 +45,9 @@ DECLARED: dict[str, str] = {}
 
 @pytest.mark.filterwarnings("ignore")  # scikit-learn's checks warn on purpose
 def test_scikit_learns_own_checks(as_shipped):
-    results = check_estimator(losses.SurrogateClassifier(epochs=15, learning_rate=0.03), expected_failed_checks=DECLARED, on_fail=None)
+    results = check_estimator(
+        losses.SurrogateClassifier(epochs=15, learning_rate=0.03), expected_failed_checks=DECLARED, on_fail=None
+    )
     failed = {r["check_name"]: str(r["exception"])[:200] for r in results if r["status"] == "failed"}
     assert failed == {}
 
