@@ -67,18 +67,18 @@ def _robust(seeds: int, data: str, **setting: Any) -> list[Cell]:
     return [_cell(m, data, s, kind="adversarial", **setting) for s in range(seeds) for m in ADVERSARIAL]
 
 
-def _speed(rows: int, repeats: int) -> list[Cell]:
+def _timings(rows: int, repeats: int) -> list[Cell]:
     return [_cell(m, "speed", 0, kind="speed", rows=rows, classes=1000, threads=2, repeats=repeats) for m in SPEED]
 
 
 SMALL = {"size": 16, "largest": 500, "settings": 3, "steps": 100}
 QUICK = [
-    *_speed(1024, 10),
+    *_timings(1024, 10),
     *_tables(("cross-entropy", "class weights", "GLA", "GCA"), ("glass", "ecoli"), 2, 2),
     *_robust(1, "digits", settings=2, epochs=10),
 ]
 DEFAULT = [
-    *_speed(8192, 40),
+    *_timings(8192, 40),
     *_robust(3, "digits", settings=4, epochs=40),
     *_tables(METHODS, TABLES, 5, 4),
     *_digits(5, [("exponential", 50), ("step", 50)], 4),

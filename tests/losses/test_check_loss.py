@@ -32,6 +32,17 @@ CASES = {
     "vs": (losses.VectorScalingLoss(counts=COUNTS), {}),
     "equalization": (losses.EqualizationLoss(counts=COUNTS, threshold=0.1, drop=1.0), {}),
     "equalization sigmoid": (losses.EqualizationLoss(counts=COUNTS, threshold=0.1, form="sigmoid"), {}),
+    "sce": (losses.SymmetricCrossEntropyLoss(), {}),
+    "rce": (losses.ReverseCrossEntropyLoss(), {}),
+    "nce": (losses.NormalisedCrossEntropyLoss(), {}),
+    "agce": (losses.AGCELoss(), {}),
+    "aul": (losses.AULLoss(), {}),
+    "squentropy": (losses.SquentropyLoss(), {}),
+    "label smoothing": (losses.LabelSmoothingLoss(), {}),
+    "maxsup": (losses.MaxSupLoss(), {}),
+    "poly": (losses.PolyLoss(), {}),
+    "poly focal": (losses.PolyLoss(gamma=2.0, e=-1.0), {}),
+    "log partition": (losses.LogPartitionLoss(c=0.1), {}),
     "lade": (losses.LADELoss(counts=COUNTS), {}),
 }
 

@@ -4,6 +4,8 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "AGCELoss": "_robust",
+    "AULLoss": "_robust",
     "AdversarialCompSum": "_adversarial",
     "AdversarialTraining": "_adversarial",
     "BalancedSoftmaxLoss": "_reweighted_modules",
@@ -19,9 +21,17 @@ _HOME = {
     "IMMAXLoss": "_balanced_modules",
     "LADELoss": "_reweighted_modules",
     "LDAMLoss": "_reweighted_modules",
+    "LabelSmoothingLoss": "_penalised",
+    "LogPartitionLoss": "_penalised",
     "LogitAdjustedLoss": "_reweighted_modules",
-    "SurrogateLoss": "_module",
+    "MaxSupLoss": "_penalised",
+    "NormalisedCrossEntropyLoss": "_robust",
+    "PolyLoss": "_penalised",
+    "ReverseCrossEntropyLoss": "_robust",
+    "SquentropyLoss": "_penalised",
     "SurrogateClassifier": "_estimator",
+    "SurrogateLoss": "_module",
+    "SymmetricCrossEntropyLoss": "_robust",
     "TauWarmup": "_comp_sum",
     "Trades": "_adversarial",
     "VectorScalingLoss": "_reweighted_modules",

@@ -126,7 +126,7 @@ class SurrogateClassifier(ClassifierMixin, BaseEstimator):
             if self.loss not in LOSSES:
                 raise InvalidInputError(f"`loss` must be one of {', '.join(LOSSES)}, a module or a function")
             return LOSSES[self.loss](self.counts_)
-        return self.loss if isinstance(self.loss, nn.Module) else self.loss(self.counts_)
+        return self.loss if isinstance(self.loss, SurrogateLoss) else self.loss(self.counts_)
 
     def _network(self, inputs: int, generator: torch.Generator) -> nn.Module:
         widths = [inputs, *self.hidden, len(self.classes_)]

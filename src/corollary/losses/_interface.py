@@ -78,8 +78,9 @@ def surrogate(
         t = t if weight is None else t * weight
         losses = every(z) if every else _expand(at, z)
         rows = (torch.where(t == 0, 0.0, losses) * t).sum(-1)
-        total = max(1, len(rows))
-        return rows.reshape(shape) if reduction == "none" else rows.sum() / (total if reduction == "mean" else 1)
+        if reduction == "none":
+            return rows.reshape(shape)
+        return rows.sum() / max(1, len(rows)) if reduction == "mean" else rows.sum()
     y = target.reshape(-1).long()
     valid = y != ignore_index
     y = torch.where(valid, y, 0)

@@ -87,7 +87,7 @@ class _Case:
             risk.backward()
             return risk
 
-        optimiser.step(closure)  # type: ignore[no-untyped-call]
+        optimiser.step(closure)
         return z.detach()
 
 
@@ -190,7 +190,8 @@ def _consistent(case: _Case) -> None:
     value = eta if target == "zero-one" else eta / _prior(case)
     top = value.topk(2, -1).values
     clear = top[:, 0] > 1.05 * top[:, 1]  # near ties a numerical minimiser decides by chance
-    best = case.make().predict(case.minimise(eta)) if hasattr(case.loss, "predict") else case.minimise(eta).argmax(-1)
+    z, loss = case.minimise(eta), case.make()
+    best = getattr(loss, "predict", lambda scores: scores.argmax(-1))(z)
     wrong = int((best != value.argmax(-1))[clear].sum())
     if wrong:
         raise AssertionError(f"declared consistent for {target}, and wrong on {wrong} of {int(clear.sum())} points")
