@@ -194,10 +194,10 @@ def test_equal_rows_by_chance_are_no_reuse():
 def test_coverage_of_the_whole_chain():
     """Fit, hold out, certify: the bound stays below the metric on a large fresh sample."""
     wrong, Xt, yt = 0, *rows(40000, 99)
-    for seed in range(40):
-        model = MetroClassifier("f1", levels=7, validation=2, certify=0.5, delta=0.1, seed=seed).fit(*rows(400, seed))
+    for seed in range(25):
+        model = MetroClassifier("f1", levels=5, validation=2, certify=0.5, delta=0.1, seed=seed).fit(*rows(400, seed))
         wrong += model.certificate_.claims[0].rhs > model.score(Xt, yt)
-    assert wrong <= most(40, 0.1)
+    assert wrong <= most(25, 0.1)
 
 
 def test_nonsense(as_shipped):

@@ -150,7 +150,7 @@ def test_transforms_are_attained(name, rng):
 
 def test_g7_end_to_end_for_f1(rng):
     metric, ratios = FBeta(1.0), []
-    for mass, eta, pi in instances(rng, 1000):
+    for mass, eta, pi in instances(rng, 400):
         cells = rates(mass, eta, TABLE)
         best = float(np.max(metric.value(cells)))
         costs = metric.costs(best)
@@ -205,7 +205,7 @@ def half_planes(X):
 def test_restricted_class_metro_reaches_the_best_plug_in_does_not(rng):
     """Lines on worlds that are not linear: exact METRO is the best line, the thresholded logistic fit often is not."""
     metric, behind, ahead = FBeta(1.0), 0, 0
-    for _ in range(30):
+    for _ in range(16):
         X = rng.normal(size=(12, 2))
         mass, eta = rng.dirichlet(np.ones(12)), rng.beta(0.3, 0.6, 12)
         cells = rates(mass, eta, half_planes(X))
@@ -227,7 +227,7 @@ def test_restricted_class_metro_reaches_the_best_plug_in_does_not(rng):
         assert plug_in <= best + 1e-12
         behind += plug_in < best - 1e-3
         ahead += metro > plug_in + 1e-3
-    assert behind >= 15  # the plug-in rule misses the best line in at least half of these worlds
+    assert behind >= 8  # the plug-in rule misses the best line in half of these worlds
     assert ahead >= 1  # and trained METRO, surrogate and all, is the better of the two in some
 
 

@@ -31,6 +31,7 @@ from corollary.metrics._surrogates import check_surrogate
 from corollary.metrics._targets import encode_targets
 from corollary.metrics._threshold import best_threshold
 
+ROUNDS = 10  # of the multiclass rule
 EXPECTED_FAILED_CHECKS = {
     "check_classifiers_train": "wants predict == argmax predict_proba; the metric's threshold is not 1/2, on purpose",
 }
@@ -234,16 +235,23 @@ class MetroClassifier(ClassifierMixin, BaseEstimator):
         self.validation_score_ = measured(plain)
         if self.average == "micro" or self._posteriors(scores) is None:
             return
-        counts = confusion(Y, plain)
-        below = np.maximum(column_denominators(metric, counts), 1e-9)
-        shares, levels = np.clip(Y.mean(0), 1e-9, 1 - 1e-9), metric.value(counts, undefined="zero")
-        costs = [metric.costs(m, prevalence=p) for m, p in zip(levels.tolist(), shares.tolist(), strict=True)]
-        self.gain_ = np.array(costs) / below[:, None]
+        best = self.gain_, "score"
         self.rule_ = "gain"
-        if (value := measured(self._gains(scores).argmax(1)[:, None] == one)) > self.validation_score_:
-            self.validation_score_ = value
-        else:
-            self.rule_ = "score"
+        for counts in (confusion(Y, plain), confusion(Y, scores > 0)):  # Dinkelbach's method from two starts
+            for _ in range(ROUNDS):
+                self.gain_ = self._gain_of(counts, np.clip(Y.mean(0), 1e-9, 1 - 1e-9))
+                prediction = self._gains(scores).argmax(1)[:, None] == one
+                if (value := measured(prediction)) > self.validation_score_:
+                    self.validation_score_, best = value, (self.gain_, "gain")
+                counts = confusion(Y, prediction)
+        self.gain_, self.rule_ = best
+
+    def _gain_of(self, counts: np.ndarray, shares: np.ndarray) -> Float[np.ndarray, "l 2"]:
+        """(L, 2) costs of every class at the level of its counts, over the denominator of its ratio."""
+        levels = self.metric_.value(counts, undefined="zero")
+        below = np.maximum(column_denominators(self.metric_, counts), 1e-9)
+        pairs = zip(levels.tolist(), shares.tolist(), strict=True)
+        return np.array([self.metric_.costs(m, prevalence=p) for m, p in pairs]) / below[:, None]
 
     def _forget_rows(self) -> None:
         """Oracles keep the training rows for warm starts; a fitted classifier has no use for them."""
