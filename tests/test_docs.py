@@ -148,7 +148,7 @@ def test_the_gallery_shows_every_example():
 
 def test_the_page_of_methods_names_files_and_tests_that_exist():
     page = (DOCS / "methods.md").read_text("utf-8")
-    files = set(re.findall(r"`((?:gating|models|certificates|losses|optim)/\w+\.py)`", page))
+    files = set(re.findall(r"`((?:gating|models|certificates|losses|metrics|optim|deferral)/\w+\.py)`", page))
     tests = set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page))
     assert len(files) > 5
     assert len(tests) > 5
