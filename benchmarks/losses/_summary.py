@@ -1,21 +1,18 @@
-"""Mean ranks and paired tests from the lines that the cells wrote."""
+"""Mean ranks and paired tests from the cells that are done."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 
-def table(path: Path, *, measure: str = "balanced_error") -> dict[str, Any]:
+def ranks_of(records: list[dict[str, Any]], *, measure: str = "balanced_error") -> dict[str, Any]:
     """Mean rank of every method over (data, setting) pairs, means over seeds, and a paired test against the best.
 
     Only blocks (data, setting, seed) that every method has finished count.
     """
     blocks: dict[str, dict[str, float]] = {}
-    for line in path.read_text().splitlines():
-        row = json.loads(line)
-        cell, metrics = row["cell"], row["metrics"]
+    for row in records:
+        cell, metrics = row["cell"], row["result"]
         if measure in metrics and cell["setting"]["kind"] not in ("adversarial", "speed"):
             tail = f"{cell['setting']['kind']} {cell['setting'].get('ratio', '')}".strip()
             key = f"{cell['data']} | {tail} | {cell['seed']}"
@@ -52,10 +49,16 @@ def _wilcoxon(a: np.ndarray, b: np.ndarray) -> float:
     return 1.0 if np.allclose(a, b) else float(wilcoxon(a, b, zero_method="zsplit").pvalue)
 
 
-if __name__ == "__main__":
-    result = table(Path("benchmarks/results/losses.jsonl"))
-    print(f"{result['blocks']} blocks")
-    for row in result.get("rows", []):
-        print(
-            f"{row['method']:24} rank {row['mean_rank']:5.2f}  mean {row['mean']:.4f}  p {row['p_against_first']:.3g}"
-        )
+def table(records: list[dict[str, Any]]) -> str:
+    """Markdown: mean rank of balanced error over the complete blocks."""
+    result = ranks_of(records)
+    if not result["blocks"]:
+        return "no block (data, setting, seed) was finished by every method yet"
+    lines = [
+        f"| balanced error, {result['blocks']} complete blocks | mean rank | mean | p against the first |",
+        "|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        p = row["p_against_first"]
+        lines.append(f"| {row['method']} | {row['mean_rank']:.2f} | {row['mean']:.4f} | {p:.2g} |")
+    return "\n".join(lines)
