@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.losses import DEFAULT, FULL, QUICK, run_cell  # noqa: E402
-from benchmarks.losses._summary import table  # noqa: E402
+from benchmarks.losses import DEFAULT, FULL, QUICK, run_cell
+from benchmarks.losses._summary import table
 
 __all__ = ["DEFAULT", "FULL", "QUICK", "run_cell", "table"]
