@@ -20,7 +20,7 @@ app = typer.Typer(
 _verbs.attach(app)
 
 
-def _version(*, asked: bool) -> None:
+def _version(*, asked: bool | None) -> None:
     if asked:
         from corollary import __version__
 
@@ -31,11 +31,11 @@ def _version(*, asked: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--version", help="Print the version.", is_eager=True, callback=lambda asked: _version(asked=asked)
         ),
-    ] = False,
+    ] = None,
 ) -> None:
     """Machine learning with guarantees: every result carries a certificate that anyone can check again."""
 
