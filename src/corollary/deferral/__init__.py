@@ -1,0 +1,29 @@
+"""Learning to defer, to reject, and to route between experts, with certificates of cost and quality."""
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "PROPERTIES": "_two_stage",
+    "Properties": "_two_stage",
+    "TwoStageLoss": "_two_stage",
+    "properties": "_two_stage",
+    "two_expert_loss": "_two_stage",
+    "two_stage_cost": "_two_stage",
+    "two_stage_loss": "_two_stage",
+}
+
+__all__ = sorted([*_HOME, "routing"])
+
+
+def __getattr__(name: str) -> Any:
+    """Import a leaf when one of its names is first used: the losses bring torch, the rules do not."""
+    if name in _HOME:
+        return getattr(importlib.import_module(f"corollary.deferral.{_HOME[name]}"), name)
+    if name == "routing":
+        return importlib.import_module("corollary.deferral.routing")
+    raise AttributeError(f"module 'corollary.deferral' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
