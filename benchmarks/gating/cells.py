@@ -1,4 +1,4 @@
-"""Benchmark of `corollary.gating`: composition of embedded text against all its peers, and the exact solver on finite worlds.
+"""Benchmark of `corollary.gating`: composition of embedded text against its peers; the exact solver on finite worlds.
 
 A text cell runs the demo's pipeline for one seed and returns bits per byte of every method on every held-out set.
 """
@@ -131,7 +131,6 @@ def table(records):
         for n, p in sorted({(r["cell"]["n"], r["cell"]["p"]) for r in finite}):
             here = [r["result"] for r in finite if (r["cell"]["n"], r["cell"]["p"]) == (n, p)]
             means = [np.mean([r[c] for r in here]) for c in columns]
-            lines.append(
-                f"| n = {n}, p = {p} | {' | '.join(f'{m:.3g}' if c == 'gap' else f'{m:.4f}' for c, m in zip(columns, means))} |"
-            )
+            shown = [f"{m:.1g}" if c == "gap" else f"{m:.4f}" for c, m in zip(columns, means, strict=True)]
+            lines.append(f"| n = {n}, p = {p} | {' | '.join(shown)} |")
     return "\n".join(lines)

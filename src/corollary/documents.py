@@ -109,7 +109,8 @@ class Documents:
 
     def select(self, index: Any) -> "Documents":
         """The documents at `index` (integers or a boolean mask), in that order."""
-        chosen = np.arange(len(self))[np.asarray(index)]
+        index = np.asarray(index)
+        chosen = np.arange(len(self))[index if index.size else index.astype(np.int64)]
         lengths = self.lengths[chosen]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         source = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][chosen] - offsets[:-1], lengths)

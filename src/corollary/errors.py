@@ -20,11 +20,25 @@ class CorollaryError(Exception):
 
 
 class InvalidInputError(CorollaryError, ValueError):
-    """An argument has a wrong value, shape or content."""
+    """An argument has a wrong value, shape or content.
+
+    Guarantee: none; it is a type to catch, also as `ValueError`.
+
+    Example:
+        >>> str(InvalidInputError("`eps` must lie in [0, 1), got 2"))
+        '`eps` must lie in [0, 1), got 2'
+    """
 
 
 class InvalidFileError(CorollaryError, ValueError):
-    """A file is not what it should be: foreign, truncated, of another version, or larger than allowed."""
+    """A file is not what it should be: foreign, truncated, of another version, or larger than allowed.
+
+    Guarantee: none; it is a type to catch, also as `ValueError`.
+
+    Example:
+        >>> str(InvalidFileError("run/metrics.json", "not JSON", "write it again"))
+        'run/metrics.json: not JSON; write it again'
+    """
 
     def __init__(self, path: str | Path, problem: str, remedy: str) -> None:
         self.path = Path(path)
@@ -32,7 +46,14 @@ class InvalidFileError(CorollaryError, ValueError):
 
 
 class MissingExtraError(CorollaryError, ImportError):
-    """An optional dependency is absent; the message gives the line that installs it."""
+    """An optional dependency is absent; the message gives the line that installs it.
+
+    Guarantee: none; it is a type to catch, also as `ImportError`.
+
+    Example:
+        >>> str(MissingExtraError("matplotlib", "report", "writing a report")).partition("; ")[2]
+        "run: pip install 'corollary[report]'"
+    """
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         self.extra = extra
@@ -40,7 +61,14 @@ class MissingExtraError(CorollaryError, ImportError):
 
 
 class NotFittedError(CorollaryError, ValueError, AttributeError):
-    """A method was called before `fit`."""
+    """A method was called before `fit`.
+
+    Guarantee: none; it is a type to catch, also as `ValueError` and `AttributeError`.
+
+    Example:
+        >>> str(NotFittedError(object(), "predict"))
+        '`object.predict` was called before `object.fit`; fit it, or load a fitted one'
+    """
 
     def __init__(self, owner: Any, method: str) -> None:
         name = type(owner).__name__
@@ -48,7 +76,15 @@ class NotFittedError(CorollaryError, ValueError, AttributeError):
 
 
 class ReusedRowsError(CorollaryError, ValueError):
-    """Rows meant to certify had already been used to train or to choose."""
+    """Rows meant to certify had already been used to train or to choose.
+
+    Guarantee: none; it is a type to catch, also as `ValueError`.
+
+    Example:
+        >>> error = ReusedRowsError(2, 10, "training")
+        >>> error.count, error.used_for
+        (2, 'training')
+    """
 
     def __init__(self, count: int, total: int, used_for: str) -> None:
         self.count, self.total, self.used_for = count, total, used_for
@@ -59,4 +95,11 @@ class ReusedRowsError(CorollaryError, ValueError):
 
 
 class BudgetError(CorollaryError, RuntimeError):
-    """A call would spend more than its budget allows."""
+    """A call would spend more than its budget allows.
+
+    Guarantee: none; it is a type to catch, also as `RuntimeError`.
+
+    Example:
+        >>> isinstance(BudgetError("1.20 of 1.00 spent"), RuntimeError)
+        True
+    """

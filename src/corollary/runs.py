@@ -60,7 +60,20 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], object]
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file of bounded size, with one clear sentence where it cannot be read."""
+    """Read a JSON file of bounded size, with one clear sentence where it cannot be read.
+
+    Raises:
+        InvalidFileError: for a file that is missing, not JSON, or larger than 64 MB.
+
+    Guarantee: none.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.json"
+        >>> write_json(path, {"x": 1})
+        >>> read_json(path)
+        {'x': 1}
+    """
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise InvalidFileError(path, f"larger than the {MAX_JSON_BYTES >> 20} MB allowed", "give another file")
@@ -72,12 +85,35 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically; NaN and infinities are refused."""
+    """Write `value` as indented JSON, atomically; NaN and infinities are refused.
+
+    Guarantee: none; see `write_atomically`.
+
+    Example:
+        >>> import tempfile
+        >>> write_json(Path(tempfile.mkdtemp()) / "a.json", {"x": float("nan")})  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        ValueError: Out of range float values are not JSON compliant...
+    """
     write_atomically(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """Read a safetensors file, with one clear sentence where it is foreign or cut short."""
+    """Read a safetensors file, with one clear sentence where it is foreign or cut short.
+
+    Raises:
+        InvalidFileError: for a file that is missing, foreign, truncated, or larger than 64 GB.
+
+    Guarantee: none.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.safetensors"
+        >>> write_tensors(path, {"x": [1.0, 2.0]})
+        >>> read_tensors(path)["x"].tolist()
+        [1.0, 2.0]
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -92,7 +128,14 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
-    """Write arrays as safetensors, atomically."""
+    """Write arrays as safetensors, atomically.
+
+    Guarantee: none; see `write_atomically`.
+
+    Example:
+        >>> import tempfile
+        >>> write_tensors(Path(tempfile.mkdtemp()) / "a.safetensors", {"x": np.zeros(3)})
+    """
     from safetensors.numpy import save_file
 
     arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
@@ -202,6 +245,8 @@ class RunFolder:
 
 def to_toml(config: Mapping[str, Any]) -> str:
     """Plain values as TOML: strings, numbers, booleans, lists, and one level of tables; None is left out.
+
+    Guarantee: none.
 
     Example:
         >>> print(to_toml({"seed": 0, "data": {"math": "a.jsonl"}}))

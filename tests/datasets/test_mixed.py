@@ -32,9 +32,7 @@ def test_splices_are_pieces_of_the_split_they_name(small, split):
     assert max(lengths) <= 2000
     assert len(set(lengths)) > 25
     assert mixed.documents.digest() == mixed_documents(small, split=split, count=50).documents.digest()
-    assert (
-        mixed.documents.digest() != mixed_documents(small, split=split, count=50, seed=1).documents.digest()
-    )
+    assert mixed.documents.digest() != mixed_documents(small, split=split, count=50, seed=1).documents.digest()
 
 
 def test_natural_documents_are_held_out_whole(domains):

@@ -88,9 +88,7 @@ def test_deterministic_in_seed_and_process(small):
         "    print(*(s.digest() for s in d.splits.values()))"
     )
     here = text_domains(("code", "logs"), train_bytes=9000, documents=12, seed=3)
-    printed = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    ).stdout
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert printed.split() == [s.digest() for d in here.values() for s in d.splits.values()]
 
 
@@ -149,9 +147,7 @@ def test_more_documents_than_there_are(tmp_path, monkeypatch):
     """An installation of two files, without topics and licences of its own."""
     body = "\n".join(f"    value_{i} = {i} * argument" for i in range(20))
     for name in ("one", "two"):
-        (tmp_path / f"{name}.py").write_text(
-            f'def {name}(argument):\n    """{"Words " * 40}{name}"""\n{body}\n'
-        )
+        (tmp_path / f"{name}.py").write_text(f'def {name}(argument):\n    """{"Words " * 40}{name}"""\n{body}\n')
     monkeypatch.setattr(_sources, "stdlib_root", lambda: tmp_path)
     with pytest.raises(InvalidInputError, match=r"`code` [0-2] documents for `certify`, 50 were asked"):
         text_domains(("code",), documents=50, train_bytes=1000)

@@ -19,6 +19,8 @@ COMPOSED = "all"
 class Status(Enum):
     """What a check found; each member is a sentence.
 
+    Guarantee: none; `Certificate.check` says what each stands for.
+
     Example:
         >>> print(Status.HOLDS)
         every claim follows from the evidence
@@ -33,7 +35,16 @@ class Status(Enum):
 
 
 class CertificateError(CorollaryError):
-    """A certificate that does not hold, with the report that says why in `report`."""
+    """A certificate that does not hold, with the report that says why in `report`.
+
+    Guarantee: none; it is a type to catch.
+
+    Example:
+        >>> Report(Status.UNDECIDED, "no evidence was given").raise_for_status()
+        Traceback (most recent call last):
+        ...
+        corollary.certificates._certificate.CertificateError: UNDECIDED: no evidence was given
+    """
 
     def __init__(self, report: "Report") -> None:
         self.report = report
@@ -43,6 +54,8 @@ class CertificateError(CorollaryError):
 @dataclass(frozen=True)
 class Report:
     """The outcome of a check: a status, the sentence that explains it, and the claims as derived again.
+
+    Guarantee: none of its own; it is true exactly where the status is HOLDS.
 
     Example:
         >>> report = Report(Status.UNDECIDED, "no evidence was given")
@@ -223,6 +236,10 @@ class Certificate:
             parts=parts,
             intact=self.intact and other.intact,
         )
+
+    def _pick_names(self) -> tuple[str, ...]:
+        rule = find_rule(self.rule)
+        return rule.needs if rule else ()
 
     def _pick(self, evidence: Mapping[str, Any], name: str) -> np.ndarray | None:
         value = evidence.get(f"{self.key}/{name}", evidence.get(name))

@@ -116,6 +116,8 @@ class Claim:
 class Assumption:
     """Something the statement rests on, and how it was checked (empty: it was not).
 
+    Guarantee: none; where it is false, so may be the statement.
+
     Example:
         >>> Assumption("documents are drawn independently").checked
         ''
@@ -131,6 +133,8 @@ class Assumption:
 @dataclass(frozen=True)
 class Reference:
     """The source of the theorem, and how faithful the code is to it.
+
+    Guarantee: none; it is for the reader.
 
     Example:
         >>> print(Reference("Clopper and Pearson (1934)", "exact binomial limits", "textbook"))
@@ -158,5 +162,5 @@ def as_plain(thing: Claim | Assumption | Reference) -> dict[str, Any]:
 
 def claim_from_plain(data: dict[str, Any]) -> Claim:
     """The claim in `data`, as `as_plain` wrote it."""
-    numbers = ("lhs", "rhs", "tol", "trivial")
-    return Claim(**{k: float(v) if k in numbers and v is not None else v for k, v in data.items()})
+    trivial = None if data["trivial"] is None else float(data["trivial"])
+    return Claim(data["name"], float(data["lhs"]), data["relation"], float(data["rhs"]), float(data["tol"]), trivial)

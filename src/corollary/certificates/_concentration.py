@@ -26,6 +26,8 @@ BERNSTEIN_RANGE = 7.0 / 3.0  # 7 log(2/delta) / (3 (n - 1))
 class Interval(NamedTuple):
     """A confidence interval; the side that was not asked for stays at its trivial value.
 
+    Guarantee: that of the bound which made it.
+
     Example:
         >>> Interval(np.array(0.2), np.array(1.0)).lower.item()
         0.2

@@ -24,6 +24,8 @@ Rescorer = Callable[["Path", Mapping[str, str]], dict[str, "np.ndarray"]]
 class Undecided(CorollaryError):
     """Raised by a rule where the evidence allows no statement either way; the message is the reason.
 
+    Guarantee: none; a check turns it into the status UNDECIDED.
+
     Example:
         >>> raise Undecided("12 documents in domain `json`, at least 30 are needed")
         Traceback (most recent call last):
@@ -48,6 +50,8 @@ class Rule:
         tolerances: name -> largest absolute difference of a rescored array from the stored one; under `claims` how far
             a claim derived from rescored arrays may fall behind the stated one.
 
+    Guarantee: none; what a rule derives is as good as its theorem and its tests.
+
     Example:
         >>> import numpy as np
         >>> rule = Rule("example.mean", needs=("x",),
@@ -70,6 +74,11 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 def register_rule(rule: Rule) -> Rule:
     """Make `rule` known by its name; registering another rule under a taken name is an error.
 
+    Raises:
+        InvalidInputError: for a name that is not `theme.statement`, or is taken.
+
+    Guarantee: none.
+
     Example:
         >>> rule = register_rule(Rule("example.always", needs=(), derive=lambda witness, evidence: []))
         >>> find_rule("example.always") is rule
@@ -84,7 +93,14 @@ def register_rule(rule: Rule) -> Rule:
 
 
 def find_rule(name: str) -> Rule | None:
-    """The rule of that name, importing `corollary.<theme>._certificate` if need be; None where there is none."""
+    """The rule of that name, importing `corollary.<theme>._certificate` if need be; None where there is none.
+
+    Guarantee: none.
+
+    Example:
+        >>> find_rule("gating.every_document").needs, find_rule("nobody.knows")
+        (('bits',), None)
+    """
     if name not in _RULES and _NAME.fullmatch(name):
         module = f"corollary.{name.split('.')[0]}._certificate"
         try:
@@ -97,6 +113,15 @@ def find_rule(name: str) -> Rule | None:
 
 
 def require_units(count: int, what: str) -> None:
-    """Raise `Undecided` below `MIN_UNITS` exchangeable units."""
+    """Raise `Undecided` below `MIN_UNITS` exchangeable units.
+
+    Guarantee: none; the number is a convention.
+
+    Example:
+        >>> require_units(12, "requests")
+        Traceback (most recent call last):
+        ...
+        corollary.certificates._rules.Undecided: 12 requests, and at least 30 are needed for a statistical statement
+    """
     if count < MIN_UNITS:
         raise Undecided(f"{count} {what}, and at least {MIN_UNITS} are needed for a statistical statement")

@@ -30,6 +30,5 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
     except OSError as problem:
-        fail(
-            f"{problem.strerror or problem}{f': {problem.filename}' if problem.filename else ''}; what was finished is kept"
-        )
+        where = f": {problem.filename}" if problem.filename else ""
+        fail(f"{problem.strerror or problem}{where}; what was finished is kept")

@@ -88,7 +88,8 @@ def tell_outcome(out: Path, metrics: dict[str, Any], certificate: str) -> None:
     if metrics["separable"]["nearly"]:
         gap = metrics["separable"]["bayes_above_own_expert"]
         ui.say(
-            f"These domains are nearly separable: the untrained Bayes posterior stays within {gap:.3f} bits per byte of each domain's own expert."
+            f"These domains are nearly separable: the untrained Bayes posterior stays within {gap:.3f} bits per byte "
+            "of each domain's own expert."
         )
         ui.say()
     rows = [

@@ -33,7 +33,7 @@ def run(
     as_json: ui.Json = False,
     quiet: ui.Quiet = False,
 ) -> None:
-    """Run the default grid of a theme (at most 60 minutes on 2 cores), or the quick or the full one, and print its tables."""
+    """Run a theme's default grid (at most 60 minutes on 2 cores), or the quick or the full one; print its tables."""
     if quick and full:
         raise typer.BadParameter("--quick and --full exclude each other")
     ui.set_threads(threads)

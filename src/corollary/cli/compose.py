@@ -8,6 +8,7 @@ import typer
 from corollary.cli import _console as ui
 from corollary.cli._composition import compose_and_report
 from corollary.cli._mixture import parse_constraints
+from corollary.documents import Documents
 
 
 def run(
@@ -33,11 +34,18 @@ def run(
         float, typer.Option(min=1e-6, max=0.5, help="Probability that a statistical statement fails.")
     ] = 0.05,
     steps: Annotated[int, typer.Option(min=1, help="Training steps of the causal gate.")] = 800,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--against", help="Baseline that the certified gain is over: 'fixed share', 'pooled'; may be repeated."
+        ),
+    ] = None,
     top: Annotated[
         int | None, typer.Option(min=1, help="Experts used per token; voids the every-document bound.")
     ] = None,
     seed: ui.Seed = 0,
     threads: ui.Threads = None,
+    device: ui.Device = "cpu",
     overwrite: ui.Overwrite = False,
     as_json: ui.Json = False,
     quiet: ui.Quiet = False,
@@ -49,6 +57,9 @@ def run(
         raise typer.BadParameter(
             f"domain {lacking[0]!r} has no expert; give --expert {lacking[0]}=PATH, or --train to make n-gram experts"
         )
+    for name in against or []:
+        if name not in ("fixed share", "pooled"):
+            raise typer.BadParameter(f"--against knows 'fixed share' and 'pooled', got {name!r}")
     constraints = parse_constraints(mixture or [], list(paths))
     ui.set_threads(threads)
     config = {
@@ -58,9 +69,11 @@ def run(
         "eps": eps,
         "delta": delta,
         "steps": steps,
+        "device": device,
         "top": top,
         "field": field,
         "mixture": mixture,
+        "against": against,
         "data": {n: str(Path(p).resolve()) for n, p in paths.items()},
         "experts": {n: str(Path(p).resolve()) for n, p in models.items()},
     }
@@ -82,15 +95,17 @@ def run(
             "eps": eps,
             "delta": delta,
             "steps": steps,
+            "device": ui.check_device(device),
             "top": top,
             "mixture": constraints,
+            **({"against": tuple(against)} if against else {}),
         },
     )
 
 
-# Shares of a user's documents: where the expert is trained here it needs most; the rest is for gate and certificate.
+# Shares of a user's documents for expert (where it is trained here), gate, validation and certificate.
 TRAINED = (0.6, 0.12, 0.03, 0.25)
-GIVEN = (0.0, 0.3, 0.1, 0.6)
+GIVEN = (0.3, 0.1, 0.6)
 SPLICES = {"gate": 400, "certify": 300}
 
 
@@ -104,7 +119,11 @@ def read_domains(
     for name, path in paths.items():
         documents = read_documents(path, text_field=field)
         fractions = TRAINED if name in trained else GIVEN
-        domains[name] = Domain(name, *split_documents(documents, fractions=fractions, seed=seed), {"origin": path})
+        splits: tuple[Documents, ...] = split_documents(documents, fractions=fractions, seed=seed)
+        if name not in trained:
+            splits = (documents.select([]), *splits)
+        train, gate, validation, certify = splits
+        domains[name] = Domain(name, train, gate, validation, certify, {"origin": path})
     if len(domains) < 2:
         return domains, {}
     splices = {

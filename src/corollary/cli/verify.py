@@ -1,4 +1,4 @@
-"""`corollary verify`: check a certificate again, from its stored evidence, from other evidence, or from data and models."""
+"""`corollary verify`: check a certificate again, from stored evidence, other evidence, or data and models."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,6 +34,8 @@ def run(
     elif not quiet:
         ui.say(str(certificate))
         ui.say()
+        for number, part in enumerate(report.parts, 1):
+            ui.say(f"({number}) {part}")
         ui.say(str(report))
     raise typer.Exit(EXIT[report.status])
 

@@ -10,7 +10,7 @@ Source: arXiv:2602.17554, section 2 for the set-up; the band and the water-filli
 the tests.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike
 
 from corollary.errors import InvalidInputError
 
-Normalise = Literal["strict", "experts", "inequality"]
 SUM_TOLERANCE = 1e-9
 
 
@@ -55,7 +54,7 @@ def distributions(name: str, rows: ArrayLike, *, sum_to_one: bool) -> np.ndarray
     return array
 
 
-def band(experts: np.ndarray, *, normalise: Normalise) -> Band:
+def band(experts: np.ndarray, *, normalise: str) -> Band:
     """The envelopes, after making sure that some normalised gate exists."""
     low, high = experts.min(0), experts.max(0)
     most, least = float(high.sum()), float(low.sum())
@@ -63,15 +62,20 @@ def band(experts: np.ndarray, *, normalise: Normalise) -> Band:
     if least > 1 + SUM_TOLERANCE:
         worst = int(sums.argmax())
         raise InvalidInputError(
-            f"no gate gives a model that sums to one or less: the smallest expert at every point already sums to "
-            f"{least:.6g}; expert {worst} sums to {sums[worst]:.6g}; pass normalise='experts' to rescale the experts"
+            f"no gate gives a model that sums to one or less: the smallest expert at every point already "
+            f"sums to "
+            f"{least:.6g}; expert {worst} sums to {sums[worst]:.6g}; pass normalise='experts' to rescale "
+            f"the experts"
         )
     if most < 1 - SUM_TOLERANCE and normalise != "inequality":
         worst = int(sums.argmin())
         raise InvalidInputError(
-            f"no gate gives a model that sums to one on these {len(high)} points: the largest expert at every point "
-            f"sums to {most:.6g}; expert {worst} sums to {sums[worst]:.6g}, {1 - sums[worst]:.6g} of its mass lies "
-            "elsewhere; pass normalise='experts' to rescale the experts, or normalise='inequality' to allow sums below one"
+            f"no gate gives a model that sums to one on these {len(high)} points: the largest expert at "
+            f"every point "
+            f"sums to {most:.6g}; expert {worst} sums to {sums[worst]:.6g}, {1 - sums[worst]:.6g} of its "
+            f"mass lies "
+            "elsewhere; pass normalise='experts' to rescale the experts, or normalise='inequality' to allow "
+            "sums below one"
         )
     return Band(low, high, most < 1 - SUM_TOLERANCE)
 
@@ -123,7 +127,8 @@ def _spread(pi: np.ndarray, low: np.ndarray, high: np.ndarray, live: np.ndarray)
 def gate_from_density(pi: ArrayLike, experts: ArrayLike) -> Float[np.ndarray, "p n"]:
     r"""A gate whose model is `pi`: at each point it mixes the largest and the smallest expert.
 
-    .. math:: g(x, \arg\max_j q_j) = \frac{\pi(x) - lo(x)}{hi(x) - lo(x)}, \qquad g(x, \arg\min_j q_j) = 1 - \text{that}
+    .. math:: g(x, \arg\max_j q_j) = \frac{\pi(x) - lo(x)}{hi(x) - lo(x)}, \qquad
+              g(x, \arg\min_j q_j) = 1 - g(x, \arg\max_j q_j)
 
     Args:
         pi: (n,) model with \(lo \le \pi \le hi\).
@@ -152,7 +157,8 @@ def gate_from_density(pi: ArrayLike, experts: ArrayLike) -> Float[np.ndarray, "p
     if outside.any():
         x = int(outside.argmax())
         raise InvalidInputError(
-            f"`pi` is {target[x]:.6g} at point {x}, outside the experts' [{low[x]:.6g}, {high[x]:.6g}]; no gate gives it"
+            f"`pi` is {target[x]:.6g} at point {x}, outside the experts' [{low[x]:.6g}, {high[x]:.6g}]; no "
+            f"gate gives it"
         )
     wide = high > low
     top = np.where(wide, (np.clip(target, low, high) - low) / np.where(wide, high - low, 1.0), 0.5)

@@ -1,4 +1,4 @@
-r"""What is known about the robust gate before any solver runs: bounds on its divergence and on the value of the game.
+r"""Bounds on the robust gate and on the value of the game, known before any solver runs.
 
 Symbols: \(\epsilon_k = \mathrm{KL}(p_k \| q_k)\), \(\sigma_k \propto e^{\epsilon_k}\), \(\pi_\sigma = \sum_k \sigma_k
 q_k\), V the
@@ -9,7 +9,7 @@ limiting
 cases and the uniform deviation bound are derived. Every inequality is tested on random worlds.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -21,7 +21,15 @@ from corollary.numerics import jensen_shannon, kl, log_sum_exp, maximise_on_simp
 
 
 class Theorem3Bound(NamedTuple):
-    """The bound of Theorem 3 and its three parts, in nats."""
+    """The bound of Theorem 3 and its three parts, in nats.
+
+    Guarantee: see `theorem3_bound`, which makes it.
+
+    Example:
+        >>> bound = theorem3_bound([[0.5, 0.5]], [[0.5, 0.5]], [[1.0]], least_favourable=[1.0])
+        >>> bound.value.tolist(), bound.sigma
+        ([0.0], 0.0)
+    """
 
     value: Float[np.ndarray, "..."]
     sigma: float
@@ -37,10 +45,14 @@ class Bracket(NamedTuple):
 
 
 def _paired(domains: ArrayLike, experts: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    p_k, q = distributions("domains", domains, sum_to_one=True), distributions("experts", experts, sum_to_one=False)
+    p_k, q = (
+        distributions("domains", domains, sum_to_one=True),
+        distributions("experts", experts, sum_to_one=False),
+    )
     if p_k.shape != q.shape:
         raise InvalidInputError(
-            f"there are {p_k.shape} domains and {q.shape} experts; this bound pairs them: give the expert of each domain, in order"
+            f"there are {p_k.shape} domains and {q.shape} experts; this bound pairs them: give the expert "
+            f"of each domain, in order"
         )
     return p_k, q
 
@@ -114,8 +126,8 @@ def theorem3_bound(
     Raises:
         InvalidInputError: where experts and domains are not paired, or a weight vector has another length.
 
-    Guarantee: holds for the saddle point; for a solution with a duality gap, add the gap. Needs experts that sum to one
-        on these points.
+    Guarantee: holds for the saddle point; for a solution with a duality gap, add the gap. Needs experts that
+        sum to one on these points.
 
     Example:
         >>> p_k = [[1.0, 0.0], [0.0, 1.0]]
@@ -123,7 +135,8 @@ def theorem3_bound(
         >>> abs(round(float(bound.value), 12))  # log 2, minus a diversity gain of log 2
         0.0
 
-    Reference: arXiv:2602.17554, Theorem 3; statement and the start of its proof read in an extract, completed here.
+    Reference: arXiv:2602.17554, Theorem 3; statement and the start of its proof read in an extract, completed
+        here.
     """
     p_k, q = _paired(domains, experts)
     star, lam = np.asarray(least_favourable, dtype=np.float64), np.asarray(mixtures, dtype=np.float64)
@@ -143,7 +156,8 @@ def theorem3_bound(
 def capacity(domains: ArrayLike, *, tol: float = 1e-9) -> float:
     r"""Capacity of the channel from domains to points, \(C = \max_\lambda \mathrm{JSD}_\lambda(\{p_k\})\).
 
-    The objective of Blahut and Arimoto, climbed by Newton steps. It is also the robust game with every model allowed.
+    The objective of Blahut and Arimoto, climbed by Newton steps. It is also the robust game with every model
+    allowed.
 
     Args:
         domains: (p, n) distributions.
@@ -219,8 +233,8 @@ def generalisation_bound(rademacher: ArrayLike, samples: ArrayLike, *, loss_rang
     Raises:
         InvalidInputError: for shapes that differ, no samples, or a level outside (0, 1).
 
-    Guarantee: with probability at least 1 - delta, for all gates of the class and all domains at once (McDiarmid and
-        symmetrisation; only the class of gates enters, not the experts).
+    Guarantee: with probability at least 1 - delta, for all gates of the class and all domains at once
+        (McDiarmid and symmetrisation; only the class of gates enters, not the experts).
 
     Example:
         >>> round(generalisation_bound([0.0], [200], loss_range=1.0, delta=0.05), 4)
@@ -238,8 +252,10 @@ def generalisation_bound(rademacher: ArrayLike, samples: ArrayLike, *, loss_rang
     return float((2 * rad + loss_range * np.sqrt(np.log(2 * len(rad) / delta) / (2 * m))).max())
 
 
-def massart_bound(size: int, samples: ArrayLike, *, loss_range: float) -> Float[np.ndarray, "..."]:
-    r"""Massart's bound on the Rademacher complexity of a finite class, \(\tfrac{B}{2} \sqrt{2 \log |G| / m}\).
+def massart_bound(size: int, samples: Any, *, loss_range: float) -> Float[np.ndarray, "..."]:
+    r"""Massart's bound on the Rademacher complexity of a finite class.
+
+    .. math:: \mathfrak{R}_m \le \tfrac{B}{2} \sqrt{2 \log |G| / m}
 
     Args:
         size: number of gates in the class.

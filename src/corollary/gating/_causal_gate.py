@@ -29,7 +29,10 @@ FORMAT = 1
 
 
 class _Network(nn.Module):
-    """Features -> K corrections of the base log-weights; the last layer starts at zero, so the gate starts at its base."""
+    """Features -> K corrections of the base log-weights; the last layer starts at zero: the gate starts at the base."""
+
+    mean: Tensor
+    spread: Tensor
 
     def __init__(self, width: int, experts: int, hidden: int, *, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -63,6 +66,7 @@ class CausalGate:
         learning_rate: peak of the one-cycle schedule.
         weight_decay: of AdamW.
         features: rates and decays of the features.
+        device: where the network is trained; it is kept on the CPU afterwards.
         seed: of initialisation and batches.
 
     Guarantee: exactly normalised over the next token wherever the experts are. None on its loss: see `ComposedLM`.
@@ -75,7 +79,7 @@ class CausalGate:
         >>> experts = [NgramModel.fit(docs.select([0])), NgramModel.fit(docs.select([1]))]
         >>> gate = CausalGate(steps=20, batch=64).fit([score_experts(experts, docs)])
         >>> gate.log_weights(score_experts(experts, docs)).shape
-        (176, 2)
+        (112, 2)
 
     Reference: arXiv:2602.17554, section 7; reconstructed from the section's title and our derivation, may differ.
     """
@@ -89,12 +93,13 @@ class CausalGate:
         learning_rate: float = 3e-3,
         weight_decay: float = 0.01,
         features: FeatureSettings | None = None,
+        device: str | torch.device = "cpu",
         seed: int = 0,
     ) -> None:
         self.hidden, self.steps, self.batch = hidden, steps, batch
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.features = features or FeatureSettings()
-        self.seed = seed
+        self.device, self.seed = device, seed
         self.network_: _Network | None = None
         self.experts = 0
         self.loss_history_: list[tuple[int, float]] = []
@@ -138,6 +143,7 @@ class CausalGate:
         probe = np.concatenate([f[generator.integers(len(f), size=20_000)] for f in features]).astype(np.float32)
         network.mean.copy_(torch.from_numpy(probe.mean(0)))
         network.spread.copy_(torch.from_numpy(np.maximum(probe.std(0), 0.05)))
+        network.to(self.device)
         optimizer = torch.optim.AdamW(network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=self.steps)
         base, running = self._base(), 0.0
@@ -148,7 +154,8 @@ class CausalGate:
                 np.concatenate([f[i] for f, i in zip(features, picks, strict=True)]).astype(np.float32)
             )
             c = torch.from_numpy(np.concatenate([t[i] for t, i in zip(targets, picks, strict=True)]))
-            loss = -torch.logsumexp(network(x, base) + c, dim=-1).mean()
+            log_weights = network(x.to(self.device), base)
+            loss = -torch.logsumexp(log_weights + c.to(self.device), dim=-1).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -158,7 +165,7 @@ class CausalGate:
                 self.loss_history_.append((step + 1, running))
                 if progress:
                     progress(step + 1, self.steps, running)
-        self.network_ = network.eval()
+        self.network_ = network.cpu().eval()
         return self
 
     def _checked(self, groups: Any, weights: Any, document_weights: Any) -> tuple[np.ndarray, list[Any]]:

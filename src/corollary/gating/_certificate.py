@@ -100,7 +100,7 @@ def certified_gain(
     worst: float,
     largest: float,
 ) -> float:
-    """Largest grid level d up to which every hypothesis "E[gain - d size] <= 0" is rejected; minus infinity where not even d = 0 is.
+    """Largest level d up to which every "E[gain - d size] <= 0" of the grid is rejected; -inf where d = 0 is not.
 
     Guarantee: exceeds the true E[gain] / E[size] with probability at most delta for independent documents: if it does,
         the
@@ -108,7 +108,8 @@ def certified_gain(
 
     Example:
         >>> ones = np.full(400, 100.0)
-        >>> certified_gain(0.1 * ones, ones, np.arange(400, dtype=np.uint64), delta=0.05, worst=7.0, largest=100.0) > 0.08
+        >>> rows = np.arange(400, dtype=np.uint64)
+        >>> certified_gain(0.1 * ones, ones, rows, delta=0.05, worst=7.0, largest=100.0) > 0.08
         True
     """
     order = np.argsort(rows, kind="stable")  # by content hash: nobody chose it

@@ -45,8 +45,13 @@ class Settings:
         robust_steps: steps of the robust whole-sequence gate.
         delta: probability that a statistical statement fails.
         seed: of everything random.
+        device: where the causal gate is trained.
         top: experts used per token; None for all (see `ComposedLM`).
         mixture: rows (A, b) of constraints A lambda <= b on the mixtures of the domains that can occur; None for all.
+        against: baselines that the certified gain is stated for, named before certification documents are scored; those
+            that a run does not have are left out.
+
+    Guarantee: none; what each setting changes stands where it is used.
 
     Example:
         >>> Settings().eps
@@ -60,7 +65,9 @@ class Settings:
     delta: float = 0.05
     seed: int = 0
     top: int | None = None
+    device: str = "cpu"
     mixture: tuple[Any, Any] | None = None
+    against: tuple[str, ...] = ("fixed share", "pooled")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +81,14 @@ class Evaluation:
         size: (N,) bytes.
         group: (N,) index of each document's group.
         rows: (N,) content hashes.
+
+    Guarantee: none; it is a table.
+
+    Example:
+        >>> bits, size, group = np.array([[8.0, 16.0], [4.0, 2.0]]), np.array([4, 2]), np.array([0, 1])
+        >>> table = Evaluation(("composed", "uniform"), ("words", "sums"), bits, size, group, np.arange(2))
+        >>> table.per_byte()["uniform"]
+        {'words': 4.0, 'sums': 1.0}
     """
 
     methods: tuple[str, ...]
@@ -107,7 +122,13 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class Composition:
-    """What `compose` gives back: the model, its baselines, the robust gate's path, and the held-out evaluation."""
+    """What `compose` gives back: the model, its baselines, the robust gate's path, and the held-out evaluation.
+
+    Guarantee: none of its own; `issue` certifies it.
+
+    Example:
+        See `compose`.
+    """
 
     model: ComposedLM
     baselines: Mapping[str, Any]
@@ -119,7 +140,22 @@ class Composition:
 def train_experts(
     run: RunFolder, domains: Mapping[str, Any], *, order: int, pooled: bool = True
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One n-gram expert a domain, and two models of the pooled text: of one expert's size, and of all experts' together."""
+    """One n-gram expert a domain, and two models of the pooled text: as large as one expert, and as all together.
+
+    Args:
+        run: the open run folder; what it holds already is read, not trained again.
+        domains: name -> `Domain`, of which the split `train` is used.
+        order: longest n-gram.
+        pooled: whether to train the models of the pooled text, too.
+
+    Returns:
+        (name -> expert, name -> pooled model).
+
+    Guarantee: see `NgramModel`.
+
+    Example:
+        See `compose`.
+    """
     from corollary.models import NgramModel, load
 
     def keep(name: str, documents: Callable[[], Documents]) -> Any:
@@ -164,6 +200,27 @@ def compose(
     Raises:
         InvalidInputError: for a domain without an expert or without documents.
         ReusedRowsError: where a certification document was used to train or to fit the gate.
+
+    Guarantee: the model's, see `ComposedLM`; the same settings and documents give the same numbers, also after a kill.
+
+    Example:
+        >>> import tempfile
+        >>> from corollary.datasets import Domain
+        >>> from corollary.gating import issue, metrics
+        >>> def domain(name, texts):
+        ...     documents = Documents.from_texts(texts)
+        ...     return Domain(name, *(documents.select(np.arange(len(documents)) % 4 == i) for i in range(4)))
+        >>> sums = domain("sums", [f"{a} + {b} = {a + b}" for a in range(12) for b in range(12)])
+        >>> words = domain("words", [f"{a} or {b}" for a in ("to be", "up", "in", "yes") for b in "abcdefghijklmnop"])
+        >>> domains = {"sums": sums, "words": words}
+        >>> with RunFolder(Path(tempfile.mkdtemp()) / "run", {"verb": "example"}) as run:
+        ...     experts, pooled = train_experts(run, domains, order=3)
+        ...     composition = compose(run, domains, experts, pooled=pooled, settings=Settings(steps=5, robust_steps=5))
+        ...     certificate = issue(run, composition, Settings(), {})
+        >>> certificate.parts[0].claims[0].holds
+        True
+        >>> list(metrics(composition, certificate, seed=0)["own_expert"])
+        ['sums', 'words']
     """
     settings, mixed, pooled = settings or Settings(), dict(mixed or {}), dict(pooled or {})
     tell: Progress = progress or (lambda what, share: None)
@@ -185,7 +242,7 @@ def compose(
     )
 
     def fit(folder: Path) -> None:
-        gate = CausalGate(steps=settings.steps, seed=settings.seed)
+        gate = CausalGate(steps=settings.steps, seed=settings.seed, device=settings.device)
         weights = _group_weights(robust["mixture"], len(groups) - len(names))
         gate.fit(list(groups.values()), weights=weights, progress=lambda i, n, _: tell("causal gate", i / n)).save(
             folder
@@ -212,9 +269,8 @@ def compose(
     tensors = run.stage("evaluation", lambda: _evaluate(model, baselines, held_out, tell))
     documents = Documents.concatenate(list(held_out.values()))
     if not run.inside("data/certify.safetensors").exists():
-        write_tensors(
-            run.inside("data/certify.safetensors"), {"tokens": documents.tokens, "offsets": documents.offsets}
-        )
+        stored = {"tokens": documents.tokens, "offsets": documents.offsets, "group": tensors["group"]}
+        write_tensors(run.inside("data/certify.safetensors"), stored | {"domains": np.array(len(names))})
     methods = ("composed", *model.components, *baselines)
     evaluation = Evaluation(methods, tuple(held_out), **{k: tensors[k] for k in ("bits", "size", "group", "rows")})
     return Composition(model, baselines, robust, evaluation, documents)

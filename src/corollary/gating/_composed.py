@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int
+from jaxtyping import Float, Float32, Float64, Integer
 
 from corollary.documents import Documents
 from corollary.errors import InvalidFileError, InvalidInputError
@@ -25,6 +25,7 @@ from corollary.gating._prefix_gates import (
     sequence_mixture,
 )
 from corollary.gating._scores import STATISTICS, ExpertScores, context_statistics, score_experts
+from corollary.models import register_loader
 from corollary.runs import read_json, write_json
 
 FORMAT = 1
@@ -175,8 +176,8 @@ class ComposedLM:
 
     def next_log_probs(self, state: dict[str, Any]) -> Float[np.ndarray, "b vocab"]:
         """(B, V) natural-log probabilities of the next token."""
-        _, parts, _ = self._next(state)
-        state["next"] = (_, parts)  # the same forward pass serves `advance`
+        of_models, parts, _ = self._next(state)
+        state["next"] = (of_models, parts)  # the same forward pass serves `advance`
         with np.errstate(divide="ignore"):
             past = state["past"] + np.log(self.prior)
         return log_mix((past - log_mix(past, 0.0)[:, None])[:, :, None], parts, axis=1)
@@ -185,7 +186,7 @@ class ComposedLM:
         """(B, p) weight of each expert in the gate before the next token: whom the model listens to."""
         return np.exp(self._next(state)[2])
 
-    def advance(self, state: dict[str, Any], tokens: Int[np.ndarray, " b"]) -> dict[str, Any]:
+    def advance(self, state: dict[str, Any], tokens: Integer[np.ndarray, " b"]) -> dict[str, Any]:
         """The state after one more token of each document; changes and returns the given state."""
         of_models, parts = state.pop("next") if "next" in state else self._next(state)[:2]
         tokens = np.asarray(tokens, dtype=np.int64)
@@ -196,6 +197,21 @@ class ComposedLM:
         models = [*self.experts.values(), *self._models().values()]
         state["models"] = [m.advance(s, tokens) for m, s in zip(models, state["models"], strict=True)]
         return state
+
+    def generate(
+        self,
+        prompt: bytes = b"",
+        *,
+        max_tokens: int = 200,
+        seed: int = 0,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+    ) -> bytes:
+        """Continue a prompt; `corollary.models.sample` explains the options, `corollary.models.generate` streams."""
+        from corollary.models import sample
+
+        drawn = sample(self, 1, max_tokens=max_tokens, seed=seed, prompt=prompt, temperature=temperature, top_p=top_p)
+        return drawn[0]
 
     def fingerprint(self) -> str:
         """SHA-256 of the parts' fingerprints and of how they are mixed."""
@@ -310,3 +326,6 @@ def mixture_bits(bits: Float[np.ndarray, "n j"], prior: Float[np.ndarray, " j"])
     """(N, 1) bits of each document under the sequence-level mixture of models whose bits are given."""
     with np.errstate(divide="ignore"):
         return -log_mix(-bits * np.log(2), np.log(prior))[:, None] / np.log(2)
+
+
+register_loader("composed", lambda folder, header: ComposedLM.load(folder))

@@ -11,7 +11,8 @@ The KL is convex in lambda, so its largest value is at a domain. Phi is concave,
 are
 restricted to a polytope, its extreme points v take the place of the domains: \(p_v = \sum_k v_k p_k\).
 
-Source: arXiv:2602.17554, sections 2 and 4 (read in an extract; the solver is derived, and checked in the tests).
+Source: arXiv:2602.17554, sections 2 and 4 (read in an extract; the solver is derived, and checked in the
+    tests).
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from numpy.typing import ArrayLike
 from corollary.certificates import Assumption, Certificate, Reference
 from corollary.errors import InvalidInputError
 from corollary.gating import _finite_certificate  # noqa: F401  registers the rule
-from corollary.gating._band import Band, Normalise, band, distributions, fill, gate_from_density
+from corollary.gating._band import Band, band, distributions, fill, gate_from_density
 from corollary.numerics import exponentiated_gradient, kl, maximise_on_simplex, polytope_vertices
 
 REFERENCE = Reference(
@@ -85,7 +86,7 @@ def robust_gate(
     tol: float = 1e-4,
     mixtures: ArrayLike | None = None,
     inequalities: tuple[ArrayLike, ArrayLike] | None = None,
-    normalise: Normalise = "strict",
+    normalise: str = "strict",
     max_steps: int = 500,
 ) -> RobustGateSolution:
     r"""The gate whose model is closest in KL to the worst mixture of the domains.
@@ -110,7 +111,8 @@ def robust_gate(
         `RobustGateSolution`.
 
     Raises:
-        InvalidInputError: for rows that are no distributions, shapes that differ, mass where every expert is zero, an
+        InvalidInputError: for rows that are no distributions, shapes that differ, mass where every expert is
+        zero, an
             empty set of mixtures, or an empty set of gates.
 
     Guarantee: `lower <= V <= upper` by weak duality, and `upper - lower <= tol` as certified (rule
@@ -122,7 +124,8 @@ def robust_gate(
         >>> round(solution.upper, 4), solution.pi.tolist()  # log 2: disjoint domains, and experts good enough
         (0.6931, [0.5, 0.5])
 
-    Reference: arXiv:2602.17554, section 2, in an extract; the solver is derived, may differ from the authors'.
+    Reference: arXiv:2602.17554, section 2, in an extract; the solver is derived, may differ from the
+        authors'.
     """
     if not 0 < tol < np.inf:
         raise InvalidInputError(f"`tol` must be a positive gap in nats, got {tol}; 1e-4 is the default")
@@ -140,7 +143,7 @@ def fixed_mixture_gate(
     experts: ArrayLike,
     mixture: ArrayLike,
     *,
-    normalise: Normalise = "strict",
+    normalise: str = "strict",
     tol: float = 1e-9,
 ) -> RobustGateSolution:
     r"""The gate whose model is closest in KL to one given mixture.
@@ -163,16 +166,19 @@ def fixed_mixture_gate(
     Guarantee: optimal, by the same certificate as `robust_gate`.
 
     Example:
-        >>> fixed_mixture_gate([[0.7, 0.3], [0.1, 0.9]], [[0.8, 0.2], [0.2, 0.8]], [0.5, 0.5]).pi.round(12).tolist()
+        >>> fixed = fixed_mixture_gate([[0.7, 0.3], [0.1, 0.9]], [[0.8, 0.2], [0.2, 0.8]], [0.5, 0.5])
+        >>> fixed.pi.round(12).tolist()
         [0.4, 0.6]
     """
     return robust_gate(domains, experts, mixtures=np.atleast_2d(np.asarray(mixture)), normalise=normalise, tol=tol)
 
 
 def multiplicative_weights(
-    domains: ArrayLike, experts: ArrayLike, *, steps: int = 1000, normalise: Normalise = "strict"
+    domains: ArrayLike, experts: ArrayLike, *, steps: int = 1000, normalise: str = "strict"
 ) -> Float[np.ndarray, "steps 2"]:
-    r"""The plain iteration that `robust_gate` replaces: \(\lambda \propto \lambda e^{\mathrm{KL}/\sqrt t}\), models averaged.
+    r"""The plain iteration that `robust_gate` replaces: multiplicative weights, and averaged models.
+
+    .. math:: \lambda_k \propto \lambda_k e^{\mathrm{KL}(p_k \| \pi_\lambda) / \sqrt t}
 
     Args:
         domains: (p, n) distributions.
@@ -181,12 +187,14 @@ def multiplicative_weights(
         normalise: as in `robust_gate`.
 
     Returns:
-        (steps, 2) best lower bound and current upper bound after each step, in nats: the curve of the gap over time.
+        (steps, 2) best lower bound and current upper bound after each step, in nats: the curve of the gap
+        over time.
 
     Raises:
         InvalidInputError: as `robust_gate`.
 
-    Guarantee: the gap falls like \(O(\log t / \sqrt t)\); on some worlds it stalls above 1e-4 for a very long time.
+    Guarantee: the gap falls like \(O(\log t / \sqrt t)\); on some worlds it stalls above 1e-4 for a very long
+        time.
 
     Example:
         >>> curve = multiplicative_weights([[0.9, 0.1], [0.1, 0.9]], [[0.8, 0.2], [0.2, 0.8]], steps=50)
@@ -208,7 +216,7 @@ def multiplicative_weights(
     return curve
 
 
-def _world(domains: ArrayLike, experts: ArrayLike, normalise: Normalise) -> tuple[np.ndarray, np.ndarray, Band]:
+def _world(domains: ArrayLike, experts: ArrayLike, normalise: str) -> tuple[np.ndarray, np.ndarray, Band]:
     if normalise not in ("strict", "experts", "inequality"):
         raise InvalidInputError(f"`normalise` must be 'strict', 'experts' or 'inequality', got {normalise!r}")
     p_k = distributions("domains", domains, sum_to_one=True)
@@ -224,7 +232,8 @@ def _world(domains: ArrayLike, experts: ArrayLike, normalise: Normalise) -> tupl
     if lost.any():
         k, x = np.argwhere(lost)[0]
         raise InvalidInputError(
-            f"domain {k} has mass {p_k[k, x]:.6g} at point {x}, where every expert is zero, so every gate is infinitely "
+            f"domain {k} has mass {p_k[k, x]:.6g} at point {x}, where every expert is zero, so every gate "
+            f"is infinitely "
             "far from it; smooth the experts"
         )
     return p_k, q, limits
@@ -284,8 +293,10 @@ def _solution(
     certificate = Certificate.issue(
         "gating.duality_gap",
         statement=(
-            f"For every allowed mixture of the {len(p_k)} domains the gated model is within {divergences.max():.6g} nats of "
-            f"it in KL divergence, and no gate over these {len(q)} experts guarantees less by more than {tol:g} nats."
+            f"For every allowed mixture of the {len(p_k)} domains the gated model is within "
+            f"{divergences.max():.6g} nats of "
+            f"it in KL divergence, and no gate over these {len(q)} experts guarantees less by more than "
+            f"{tol:g} nats."
         ),
         evidence=evidence,
         witness={

@@ -1,7 +1,10 @@
-r"""The rules of whole-sequence gates. `gating.duality_gap`: what a gate on a finite space guarantees, and how far it can be from the best gate.
+r"""The rules of whole-sequence gates: their duality gap on a finite space, and their normaliser.
 
-Derived from the arrays alone: the model is checked against the band of the experts, its largest divergence gives the
-upper bound, and the lower bound is the Lagrangian of the inner problem at a multiplier found here by bisection,
+`gating.duality_gap` is what a gate on a finite space guarantees, and how far it can be from the best gate.
+
+Derived from the arrays alone: the model is checked against the band of the experts, its largest divergence
+gives the upper bound, and the lower bound is the Lagrangian of the inner problem at a multiplier found here
+by bisection,
 
 .. math:: \sum_k \lambda_k \mathrm{KL}(p_k \| \pi_\mu) + \mu \Bigl(\sum_x \pi_\mu(x) - 1\Bigr), \qquad
           \pi_\mu = \mathrm{clip}(p_\lambda / \mu, lo, hi),
@@ -10,7 +13,8 @@ which by weak duality bounds every gate's worst divergence from below whatever m
 only
 loosen the certificate.
 
-And the rule `gating.normaliser`: what a whole-sequence gate sums to, from samples of the experts. Imports no solver.
+And the rule `gating.normaliser`: what a whole-sequence gate sums to, from samples of the experts. Imports no
+solver.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,7 +55,8 @@ def derive_duality_gap(witness: Mapping[str, Any], evidence: Mapping[str, np.nda
     gap = upper - lower
     if not gap <= tol:
         raise Undecided(
-            f"the worst divergence is {upper:.6g} nats and the lower bound {lower:.6g}: their gap is above the {tol:g} asked for"
+            f"the worst divergence is {upper:.6g} nats and the lower bound {lower:.6g}: their gap is above "
+            f"the {tol:g} asked for"
         )
     free = without_method(domains, experts, rows)
     return [
@@ -83,7 +88,7 @@ def dual_value(weights: np.ndarray, rows: np.ndarray, low: np.ndarray, high: np.
 
 
 def without_method(domains: np.ndarray, experts: np.ndarray, rows: np.ndarray) -> float:
-    r"""What needs no solver: the uniform mixture of the experts, and \(\log \sum_k e^{\epsilon_k}\) for paired ones."""
+    r"""What needs no solver: the uniform mixture; for paired experts also \(\log \sum_k e^{\epsilon_k}\)."""
     uniform = max(_divergence(p, experts.mean(0)) for p in rows)
     if domains.shape != experts.shape:
         return uniform

@@ -5,7 +5,7 @@ the mean
 length), extreme mixtures v, diversities d_v (the Jensen-Shannon divergence of the domains under v),
 
 .. math:: \mathrm{payoff}_v = \sum_k v_k s_k (\mathrm{CE}_k - h_k) - d_v, \qquad
-          L(g, \lambda, \mu) = \sum_v \lambda_v \mathrm{payoff}_v + u \mu (Z - 1), \qquad u = \mathrm{mean}_k s_k.
+          L(g, \lambda, \mu) = \sum_v \lambda_v \mathrm{payoff}_v + u \mu (Z - 1), \quad u = \bar s.
 
 Source: arXiv:2602.17554, section 5 by title only; derived.
 """
@@ -49,7 +49,8 @@ class Game:
 
 
 def make_game(
-    rows: Rows, held_out: Rows | None, lengths: Any, *, entropy_rule: Any, objective: str, mixtures: ArrayLike | None,
+    rows: Rows, held_out: Rows | None, lengths: Any, *, entropy_rule: Any, objective: str, mixtures: ArrayLike
+        | None,
     diversity: ArrayLike | None, tabular: bool,
 ) -> Game:  # fmt: skip
     """Entropies by the rule asked for, scales by the objective, extreme mixtures and their diversities."""
@@ -106,7 +107,7 @@ def state_masses(rows: Rows, codes: Tensor, states: int) -> Float[Tensor, "p n"]
 
 
 class TabularDual:
-    """Lower bounds on what any tabular gate reaches on these rows and samples, by weak duality.
+    r"""Lower bounds on what any tabular gate reaches on these rows and samples, by weak duality.
 
     The inner minimum over all gates is \\(\\pi = \\mathrm{clip}(a / (u \\mu c), lo, hi)\\) at each state, with a its
     weighted mass

@@ -27,6 +27,8 @@ class FeatureSettings:
         base: index of the rate whose log-weights are the base that the gate's network corrects.
         decays: of the exponential averages of log-probabilities; 0 is the last token's alone.
 
+    Guarantee: none.
+
     Example:
         >>> FeatureSettings().width(6)
         66

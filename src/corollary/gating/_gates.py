@@ -10,6 +10,7 @@ Source: arXiv:2602.17554 leaves the gate's architecture to an appendix that was 
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -52,11 +53,13 @@ class NetworkGate(nn.Module):
         self.floor = floor
         widths = [features + experts, *hidden]
         layers: list[nn.Module] = []
-        for inner, outer in zip(widths[:-1], widths[1:], strict=True):
+        for inner, outer in pairwise(widths):
             layers += [nn.Linear(inner, outer, dtype=torch.float64), nn.GELU()]
         last = nn.Linear(widths[-1], experts, dtype=torch.float64)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
+        self.centre: Tensor
+        self.spread: Tensor
         self.perceptron = nn.Sequential(*layers, last)
         self.trust = nn.Parameter(torch.zeros(experts, dtype=torch.float64))
         self.register_buffer("centre", torch.zeros(features, dtype=torch.float64))

@@ -17,10 +17,6 @@ from corollary.gating._compose import Composition, Settings
 from corollary.runs import RunFolder, read_json, write_json
 
 MIXTURES = 20  # random mixtures of the domains in the tables
-NAMED = (
-    "fixed share",
-    "pooled",
-)  # baselines that (ii) is stated for, named before any certification document is scored
 NATURAL = Reference(
     "Cortes, Mohri, Zhong, arXiv:2602.17554 (the gate); the safe mixture is ours",
     "chain rule for a sequence-level mixture",
@@ -42,10 +38,10 @@ def evidence_of(composition: Composition) -> dict[str, np.ndarray]:
     e, model = composition.evaluation, composition.model
     domains = e.group < _domain_count(composition)
     safe = [e.column("composed"), *(e.column(n) for n in model.components[1:])]
-    named = [e.column(n) for n in NAMED if n in e.methods]
+    anchors = [e.column(n) for n in model.anchors]
     return {
         "bits": np.stack(safe, axis=1),
-        "paired_bits": np.stack([e.column("composed"), *named], axis=1)[domains],
+        "paired_bits": np.stack([e.column("composed"), *anchors], axis=1)[domains],
         "bytes": e.size[domains],
         "domain": e.group[domains].astype(np.int64),
         "rows": e.rows[domains],
@@ -64,18 +60,24 @@ def issue(run: RunFolder, composition: Composition, settings: Settings, provenan
         composition: what `compose` gave.
         settings: as given to `compose`.
         provenance: versions and seeds, for the reader.
+
+    Guarantee: (i) deterministic, by the chain rule; (ii) with probability 1 - delta for each baseline, by betting.
+
+    Example:
+        See `compose`, whose example goes on to `issue` and `metrics`.
     """
     evidence, model, e = evidence_of(composition), composition.model, composition.evaluation
     domains = list(e.groups[: _domain_count(composition)])
     pins = {"documents": composition.documents.digest(), "model": model.fingerprint()}
     attempts = _count_attempt(run, digest(rows=evidence["rows"]), settings)
     p, limit = len(model.experts), model.excess_bits
-    shared = {"evidence": evidence, "pins": pins, "attempts": attempts, "provenance": provenance}
+    shared: dict[str, Any] = {"evidence": evidence, "pins": pins, "attempts": attempts, "provenance": provenance}
     whole = Certificate.issue(
         "gating.every_document",
         statement=(
-            f"On every one of the {len(e.rows)} held-out documents the composed model needs at most log2({p} / {model.eps:g}) = "
-            f"{limit:.3f} bits in all more than the best of the {p} experts, and than each of: {', '.join(model.anchors)}. "
+            f"On every one of the {len(e.rows)} held-out documents the composed model needs at most "
+            f"log2({p} / {model.eps:g}) = {limit:.3f} bits in all more than the best of the {p} experts, "
+            f"and than each of: {', '.join(model.anchors)}. "
             "The same holds for every other document, by construction."
         ),
         witness={"experts": p, "eps": model.eps, "top": model.top, "anchors": list(model.anchors)},
@@ -86,10 +88,10 @@ def issue(run: RunFolder, composition: Composition, settings: Settings, provenan
         ],
         **shared,
     )
-    for column, name in enumerate([n for n in NAMED if n in model.anchors], 1):
-        witness = {
+    for name in (n for n in settings.against if n in model.anchors):
+        witness: dict[str, Any] = {
             "baseline": name,
-            "column": column,
+            "column": 1 + list(model.anchors).index(name),
             "domains": domains,
             "delta": settings.delta,
             "worst": limit,
@@ -131,7 +133,10 @@ def _statement(baseline: str, gain: float, domains: list[str]) -> str:
     names = ", ".join(domains)
     if gain <= 0:
         return f"No gain over {baseline} could be certified for every mixture of {names}."
-    return f"For every mixture of the domains {names} the composed model gains at least {gain:.4f} bits per byte over {baseline}."
+    return (
+        f"For every mixture of the domains {names} the composed model gains at least "
+        f"{gain:.4f} bits per byte over {baseline}."
+    )
 
 
 def _count_attempt(run: RunFolder, split: str, settings: Settings) -> int:
@@ -150,7 +155,18 @@ def _count_attempt(run: RunFolder, split: str, settings: Settings) -> int:
 
 
 def metrics(composition: Composition, certificate: Certificate, *, seed: int) -> dict[str, Any]:
-    """The figures of a composition as plain values: what `metrics.json` holds and the report shows."""
+    """The figures of a composition as plain values: what `metrics.json` holds and the report shows.
+
+    Args:
+        composition: what `compose` gave.
+        certificate: what `issue` gave.
+        seed: of the random mixtures.
+
+    Guarantee: none; they are measured, not certified.
+
+    Example:
+        See `compose`, whose example goes on to `issue` and `metrics`.
+    """
     e, p = composition.evaluation, _domain_count(composition)
     names, table = list(e.groups[:p]), e.per_byte()
     own = {n: table[n][n] for n in names}
@@ -178,7 +194,7 @@ def metrics(composition: Composition, certificate: Certificate, *, seed: int) ->
 
 
 def separable(table: Mapping[str, Mapping[str, float]], own: Mapping[str, float]) -> dict[str, Any]:
-    """Whether the untrained Bayes posterior already finds the domain: how far it stays above each domain's own expert."""
+    """Whether the untrained Bayes posterior already finds the domain: how far above the own experts it stays."""
     gap = max(table["Bayes posterior"][n] - own[n] for n in own)
     best = max(table["composed"][n] - table["Bayes posterior"][n] for n in own)
     return {"bayes_above_own_expert": gap, "nearly": bool(gap < 0.02), "bayes_wins": bool(best >= 0)}

@@ -13,7 +13,7 @@ Source: derived; arXiv:2602.17554 requires Z = 1 in section 2, its own estimator
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,8 +24,6 @@ from torch import Tensor
 from corollary.certificates import Assumption, Certificate, Reference
 from corollary.errors import InvalidInputError
 from corollary.gating import _finite_certificate  # noqa: F401  registers the rule
-
-Estimator = Literal["pooled", "per_expert"]
 
 
 class Normaliser(NamedTuple):
@@ -51,7 +49,7 @@ def pooled_ratios(log_gate: Tensor, log_likelihoods: Tensor, shares: Tensor) -> 
 
 
 def per_expert_ratios(log_gate: Tensor, expert: Tensor, shares: Tensor) -> Float[Tensor, " n"]:
-    """g(x, k) / c_k of each sample x of expert k; the mean over the samples is the sum of the experts' means."""
+    """g(x, k) / c_k of each sample x of expert k; their mean is the sum of the experts' means."""
     own = log_gate.gather(-1, expert[:, None])[:, 0]
     return torch.exp(own - shares[expert].log())
 

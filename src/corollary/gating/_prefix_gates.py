@@ -38,7 +38,10 @@ class PrefixGate(Protocol):
         True
     """
 
-    experts: int
+    @property
+    def experts(self) -> int:
+        """K."""
+        ...
 
     def log_weights(self, scores: ExpertScores) -> Float[np.ndarray, "total k"]:
         """(total, K) log-weights before each token; rows sum to one after `exp`."""
@@ -249,6 +252,8 @@ def fixed_share_weights(scores: ExpertScores, rates: Sequence[float]) -> Float[n
     Args:
         scores: the experts' scores.
         rates: R sharing rates in (0, 1); for rate 0 use `BayesGate`, which needs logarithms.
+
+    Guarantee: rows sum to one, and none falls below its rate over K.
 
     Example:
         >>> from corollary.documents import Documents

@@ -1,4 +1,4 @@
-r"""The loop of the primal-dual trainer: one step, averages, regrets, checkpoints, and a state that can be stored.
+r"""The loop of the primal-dual trainer: steps, averages, regrets, checkpoints, and a state to store.
 
 Symbols: at step t the gate \(g_t\), weights \(\lambda_t\) over the extreme mixtures, multiplier \(\mu_t\). Averages and
 regrets run over
@@ -24,8 +24,10 @@ from corollary.gating._gates import NetworkGate, TabularGate
 from corollary.gating._normaliser import estimate, log_density, per_expert_ratios, pooled_ratios
 from corollary.gating._rows import Rows, Samples
 
-COLUMNS = ("step", "worst", "normaliser", "normaliser_error", "multiplier", "primal", "dual", "gap", "regret",
-           "regret_mixture", "regret_multiplier", "regret_gate")  # fmt: skip
+COLUMNS = (
+    *("step", "worst", "at_mixture", "normaliser", "normaliser_error", "multiplier", "primal", "dual", "gap"),
+    *("regret", "regret_mixture", "regret_multiplier", "regret_gate"),
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class PrimalDual:
         self.step = 0
         self.weights = torch.full((extremes,), 1 / extremes, dtype=torch.float64)
         self.mu = 1.0 if settings.normalisation == "dual" else 0.0
-        self.spread = 1.0  # the largest spread of payoffs seen
+        self.spread = 1e-3  # the largest spread of payoffs seen
         self.history: dict[str, list[float]] = {name: [] for name in COLUMNS}
         self.average = {name: p.detach().clone() for name, p in gate.named_parameters()}
         if isinstance(gate, TabularGate):
@@ -126,7 +128,8 @@ class PrimalDual:
         z = self._normaliser(samples, table)
         if not torch.isfinite(ce).all():
             raise InvalidInputError(
-                f"a loss is infinite at step {t}: the gate puts all weight on experts that exclude a row; raise `gate_floor`"
+                f"a loss is infinite at step {t}: the gate puts all weight on experts that exclude a row; "
+                f"raise `gate_floor`"
             )
         loss = game.weights(self.weights) @ ce
         if z is not None and s.normalisation == "dual":
@@ -168,7 +171,11 @@ class PrimalDual:
         sums["played_multiplier"] += self.mu * excess
         self.spread = max(self.spread, float(payoffs.max() - payoffs.min()))
         logits = self.weights.log() + s.rate_mixture / (self.spread * t**0.5) * payoffs
-        self.weights = (1 - s.mixture_floor) * torch.softmax(logits, -1) + s.mixture_floor / len(payoffs)
+        # A floor that only acts below it: mixing in the uniform weights at every step would, once the steps
+        # are small,
+        # pull harder than the payoffs and leave a bias (1 to 2 % of the value in our worlds).
+        floored = torch.softmax(logits, -1).clamp_min(s.mixture_floor / len(payoffs))
+        self.weights = floored / floored.sum()
         if z is not None and s.normalisation == "dual":
             self.mu = min(max(self.mu + s.rate_multiplier / t**0.5 * float(z - 1), 0.0), s.multiplier_cap)
 
@@ -215,7 +222,7 @@ class PrimalDual:
     def _measure(
         self, judged: Rows, rows: Rows, samples: Samples | None, game: Game, dual: TabularDual | None
     ) -> dict[str, float]:
-        """The averaged gate on all rows: worst payoff of the normalised model, Z, and the gap with its parts."""
+        """The averaged gate on all rows: worst payoff of its normalised model, Z, the gap and its parts."""
         nan, sums = float("nan"), self.sums
         record = dict.fromkeys(COLUMNS, nan) | {"step": float(self.step), "multiplier": self.multiplier()}
         z, error = 1.0, nan
@@ -228,10 +235,12 @@ class PrimalDual:
             return game.payoffs(of.means(-log_density(self.averaged(of.logq, of.features), of.logq)))
 
         shift = game.mixtures @ game.scale * torch.tensor(z, dtype=torch.float64).log()
-        record["worst"] = float((payoffs(judged) + shift).max())
+        values = payoffs(judged) + shift
+        record["worst"], record["at_mixture"] = float(values.max()), float(self.mixture() @ values)
         count, cap = float(sums["count"]), self.settings.multiplier_cap
         record["regret_mixture"] = float(sums["payoffs"].max() - sums["played_mixture"]) / count
-        record["regret_multiplier"] = float(max(cap * sums["excess"], 0.0) - sums["played_multiplier"]) / count
+        over = max(cap * float(sums["excess"]), 0.0) - float(sums["played_multiplier"])
+        record["regret_multiplier"] = over / count
         if dual is not None:
             record["primal"] = float(payoffs(rows).max()) + game.unit * cap * max(z - 1, 0.0)
             record["dual"] = dual.value(self.mixture(), self.multiplier())
@@ -263,6 +272,8 @@ class PrimalDual:
         step, mu, spread = state["numbers"].tolist()
         self.step, self.mu, self.spread = int(step), mu, spread
         self.weights, self.average, self.sums = state["weights"].clone(), part("average."), part("sums.")
+        for name in self.sums.keys() - {"weights", "payoffs"}:
+            self.sums[name] = self.sums[name].reshape(())  # files hold scalars as vectors of one
         self.generator.set_state(state["generator"].to(torch.uint8))
         self.gate.load_state_dict(part("gate."))
         self.history = {n: state[f"history.{n}"].tolist() for n in COLUMNS}
@@ -270,6 +281,6 @@ class PrimalDual:
             slots: dict[int, dict[str, Any]] = {}
             for name, value in part("optimizer.").items():
                 index, slot = name.split(".", 1)
-                slots.setdefault(int(index), {})[slot] = value
+                slots.setdefault(int(index), {})[slot] = value.reshape(()) if slot == "step" else value
             groups = self.optimizer.state_dict()["param_groups"]
             self.optimizer.load_state_dict({"state": slots, "param_groups": groups})

@@ -13,7 +13,7 @@ differ.
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,12 +41,13 @@ CHUNK = 65536
 class RobustGate:
     r"""A gate over frozen experts, trained to be close in KL to the worst mixture of the domains.
 
-    .. math:: \min_g \max_{\lambda \in \Lambda} \sum_k \lambda_k s_k (\mathrm{CE}_k(g) - h_k) \quad \text{with } Z(g) = 1
+    .. math:: \min_{g : Z(g) = 1} \max_{\lambda \in \Lambda} \sum_k \lambda_k s_k (\mathrm{CE}_k(g) - h_k)
 
     Args:
-        gate: "network" (perceptron on features and log-likelihood differences) or "tabular" (free weights per state;
-            `features` are then state numbers).
-        objective: "sequence", or "token": each domain's excess divided by its mean length. The latter is another
+        gate: "network" (perceptron on features and log-likelihood differences) or "tabular" (free weights per
+            state; `features` are then state numbers).
+        objective: "sequence", or "token": each domain's excess divided by its mean length. The latter is
+            another
             objective: long domains no longer dominate.
         entropy: h_k, which make cross-entropies divergences: "expert" (the own expert's cross-entropy, so the payoff is
             the
@@ -65,12 +66,12 @@ class RobustGate:
         rate_multiplier: step of mu, over sqrt(t).
         rho: weight of the augmentation (rho / 2)(Z - 1)^2.
         gate_floor: gamma; every weight is at least gamma / p, which bounds the losses.
-        mixture_floor: c; every extreme mixture keeps weight c / m.
+        mixture_floor: c; the weight of an extreme mixture is lifted to c / m where it falls below.
         multiplier_cap: M.
         decay: of the averaged network parameters.
         mixtures: (m, p) extreme mixtures, where not all mixtures matter.
-        diversity: (m,) Jensen-Shannon divergence of the domains under each extreme mixture; the weights' entropy where
-            None, which is right for domains that share no sequence.
+        diversity: (m,) Jensen-Shannon divergence of the domains under each extreme mixture; the weights'
+            entropy where None, which is right for domains that share no sequence.
         checkpoints: how often progress is measured.
 
     Raises:
@@ -83,9 +84,12 @@ class RobustGate:
     Example:
         >>> q = np.array([[0.8, 0.2], [0.2, 0.8]])
         >>> rows, samples = np.tile([0, 1], 2), np.array([0, 1])
-        >>> gate = RobustGate(gate="tabular", entropy="empirical", steps=200, batch_size=None, sample_batch_size=None)
-        >>> gate = gate.fit(np.log(q[:, rows].T), np.repeat([0, 1], 2), features=rows, weight=[0.9, 0.1, 0.1, 0.9],
-        ...     samples_log_likelihoods=np.log(q[:, samples].T), samples_features=samples, samples_weight=[0.5, 0.5])
+        >>> gate = RobustGate(
+        ...     gate="tabular", entropy="empirical", steps=200, batch_size=None, sample_batch_size=None)
+        >>> gate = gate.fit(
+        ...     np.log(q[:, rows].T), np.repeat([0, 1], 2), features=rows, weight=[0.9, 0.1, 0.1, 0.9],
+        ...     samples_log_likelihoods=np.log(q[:, samples].T), samples_features=samples,
+        ...     samples_weight=[0.5, 0.5])
         >>> gate.mixture_.round(2).tolist(), abs(gate.normaliser_.value - 1) < 0.05
         ([0.5, 0.5], True)
 
@@ -95,11 +99,11 @@ class RobustGate:
     def __init__(
         self,
         *,
-        gate: Literal["network", "tabular"] = "network",
-        objective: Literal["sequence", "token"] = "sequence",
+        gate: str = "network",
+        objective: str = "sequence",
         entropy: str | ArrayLike = "expert",
-        normalisation: Literal["dual", "free", "none"] = "dual",
-        estimator: Literal["pooled", "per_expert"] = "pooled",
+        normalisation: str = "dual",
+        estimator: str = "pooled",
         hidden: tuple[int, ...] = (64,),
         steps: int = 2000,
         batch_size: int | None = 32,
@@ -131,9 +135,10 @@ class RobustGate:
             raise InvalidInputError("`steps`, `checkpoints` and batch sizes must be at least 1, `multiplier_cap` too")
         self.gate, self.entropy, self.hidden = gate, entropy, tuple(hidden)
         self.mixtures, self.diversity, self.objective = mixtures, diversity, objective
+        step = rate if rate is not None else (0.5 if gate == "tabular" else 3e-3)
         self.settings = Settings(
             normalisation=normalisation, estimator=estimator, steps=steps, batch_size=batch_size,
-            sample_batch_size=sample_batch_size, rate=rate if rate is not None else (0.5 if gate == "tabular" else 3e-3),
+            sample_batch_size=sample_batch_size, rate=step,
             rate_mixture=rate_mixture, rate_multiplier=rate_multiplier, rho=rho, gate_floor=gate_floor,
             mixture_floor=mixture_floor, multiplier_cap=multiplier_cap, decay=decay, checkpoints=checkpoints,
         )  # fmt: skip
@@ -160,7 +165,7 @@ class RobustGate:
         resume: bool = False,
         until: int | None = None,
         progress: Callable[[dict[str, float]], object] | None = None,
-    ) -> Self:
+    ) -> "RobustGate":
         """Train the gate.
 
         Args:
@@ -169,15 +174,17 @@ class RobustGate:
             features: (N, d) further inputs of a network; (N,) state numbers for a tabular gate.
             lengths: (N,) tokens of each document, for objective="token".
             weight: (N,) weights of the rows inside their domains.
-            samples_log_likelihoods: (S, p) of sequences drawn from the experts, equally many of each; needed for Z.
+            samples_log_likelihoods: (S, p) of sequences drawn from the experts, equally many of each; needed
+                for Z.
             samples_features: (S, d) or (S,) as `features`.
             samples_expert: (S,) which expert each sample was drawn from.
             samples_weight: (S,) for a weighted census of a finite space: the proposal's mass of each point.
             validation: held-out documents for the mixture's steps and the expert entropies: a mapping with
-                `log_likelihoods`, `domain`, and where used `features`, `weight`. It keeps an over-fitting gate from
-                hiding a domain.
+                `log_likelihoods`, `domain`, and where used `features`, `weight`. It keeps an over-fitting
+                gate from hiding a domain.
             seed: of the initial network and of the draws.
-            resume: go on from where this gate stopped (after `load`, or an earlier `until`), with the same data.
+            resume: go on from where this gate stopped (after `load`, or an earlier `until`), with the same
+                data.
             until: stop at this step, earlier than `steps`.
             progress: called with the numbers of each checkpoint.
 
@@ -186,7 +193,8 @@ class RobustGate:
             samples).
 
         Raises:
-            InvalidInputError: for shapes that do not fit, impossible rows, domains without rows, or absent samples.
+            InvalidInputError: for shapes that do not fit, impossible rows, domains without rows, or absent
+            samples.
 
         Guarantee: the same seed and data give the same gate, also over an interruption.
         """
@@ -207,8 +215,8 @@ class RobustGate:
             )  # fmt: skip
         self._check_samples(samples)
         game = make_game(
-            rows, held_out, lengths, entropy_rule=self.entropy, objective=self.objective, mixtures=self.mixtures,
-            diversity=self.diversity, tabular=self.tabular,
+            rows, held_out, lengths, entropy_rule=self.entropy, objective=self.objective,
+            mixtures=self.mixtures, diversity=self.diversity, tabular=self.tabular,
         )  # fmt: skip
         if not (resume and hasattr(self, "trainer_")):
             self._start(rows, held_out, samples, game, seed)
@@ -218,7 +226,8 @@ class RobustGate:
     def _check_samples(self, samples: Samples | None) -> None:
         if samples is None and self.settings.normalisation != "none":
             raise InvalidInputError(
-                "the normaliser cannot be estimated from documents: pass `samples_log_likelihoods` of sequences drawn from "
+                "the normaliser cannot be estimated from documents: pass `samples_log_likelihoods` of "
+                "sequences drawn from "
                 "the experts, or normalisation='none'"
             )
         if samples is not None and self.settings.estimator == "per_expert" and samples.expert is None:
@@ -247,7 +256,7 @@ class RobustGate:
             torch.manual_seed(seed)
             return NetworkGate(self.size_, self.experts_, hidden=self.hidden, floor=floor)
 
-    def _finish(self, game: Game, samples: Samples | None) -> Self:
+    def _finish(self, game: Game, samples: Samples | None) -> "RobustGate":
         average = self.trainer_.mixture()
         self.mixture_ = (average @ game.mixtures).cpu().numpy()
         self.multiplier_ = self.trainer_.multiplier()
@@ -290,7 +299,7 @@ class RobustGate:
     def log_density(
         self, log_likelihoods: Any, features: Any = None, *, normalised: bool = True
     ) -> Float[Tensor, " n"]:
-        """Log-likelihood (N,) in nats of each row under the gated model, divided by the Z of `normaliser_`."""
+        """Log-likelihood (N,) in nats of each row under the gated model over the Z of `normaliser_`."""
         logq, x = self._inputs("log_density", log_likelihoods, features)
         shift = float(np.log(self.normaliser_.value)) if normalised else 0.0
         return log_density(self._log_gate(logq, x), logq) - shift
@@ -299,7 +308,7 @@ class RobustGate:
     def estimate_normaliser(
         self, log_likelihoods: Any, features: Any = None, *, expert: Any = None, weight: Any = None
     ) -> Normaliser:
-        """Z of the averaged gate and its standard error, on fresh samples of the experts: best ten times as many as in training."""
+        """Z of the averaged gate and its standard error, on fresh samples; best ten times as many."""
         logq, _ = self._inputs("estimate_normaliser", log_likelihoods, features)
         return self._estimate(
             Samples.make(
@@ -321,8 +330,8 @@ class RobustGate:
         options = {name: _plain(value) for name, value in self._options().items()}
         sizes = {n: int(getattr(self, n)) for n in ("size_", "experts_", "domains_")}
         fitted = {
-            "mixture_": self.mixture_.tolist(), "multiplier_": self.multiplier_, "extremes": len(self.trainer_.weights),
-            "normaliser_": [repr(float(v)) for v in self.normaliser_],
+            "mixture_": self.mixture_.tolist(), "multiplier_": self.multiplier_, "extremes":
+            len(self.trainer_.weights), "normaliser_": [repr(float(v)) for v in self.normaliser_],
         }  # fmt: skip
         write_tensors(target / "gate.safetensors", {n: t.cpu().numpy() for n, t in state.items()})
         write_json(target / "gate.json", {"format": 1, "options": options, "sizes": sizes, "fitted": fitted})
@@ -337,7 +346,7 @@ class RobustGate:
         try:
             if data["format"] != 1:
                 raise InvalidFileError(path, f"written in format {data['format']!r}", "upgrade corollary")
-            options = {k: tuple(v) if k == "hidden" else v for k, v in data["options"].items()}
+            options: dict[str, Any] = {k: tuple(v) if k == "hidden" else v for k, v in data["options"].items()}
             gate, fitted = cls(**options), data["fitted"]
             for name in ("size_", "experts_", "domains_"):
                 setattr(gate, name, int(data["sizes"][name]))

@@ -1,4 +1,4 @@
-r"""Scored rows for the training of a gate: documents of the domains, and samples of the experts; checked once.
+r"""Scored rows for the training of a gate, checked once: documents of the domains, samples of the experts.
 
 Symbols: `log_likelihoods` (N, p), every row scored by every expert; `domain` (N,) which domain it comes from;
 `features`
@@ -17,7 +17,7 @@ from corollary.errors import InvalidInputError
 
 
 def as_tensor(values: Any, device: torch.device | None = None) -> Tensor:
-    """Any array or tensor as a tensor, floats in float64, on the device of a tensor unless another is given."""
+    """Any array or tensor as a tensor, floats in float64, on its own device unless another is given."""
     tensor = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
     tensor = tensor.detach().to(device or tensor.device)
     return tensor.to(torch.float64) if tensor.is_floating_point() else tensor
@@ -78,7 +78,14 @@ class Rows:
 
     @classmethod
     def make(
-        cls, log_likelihoods: Any, domain: Any, features: Any, weight: Any, *, tabular: bool, domains: int | None = None
+        cls,
+        log_likelihoods: Any,
+        domain: Any,
+        features: Any,
+        weight: Any,
+        *,
+        tabular: bool,
+        domains: int | None = None,
     ) -> "Rows":
         """Check and pack; rows are sorted by domain."""
         logq = scores("log_likelihoods", log_likelihoods)
@@ -101,7 +108,7 @@ class Rows:
         return len(self.logq)
 
     def draw(self, size: int, generator: torch.Generator) -> Int[Tensor, "p b"]:
-        """`size` row numbers of each domain, by weight, with replacement: one inverted cumulative sum for all."""
+        """`size` rows of each domain, by weight, with replacement: one inverted cumulative sum for all."""
         upto = torch.cumsum(self.share, 0)
         u = torch.rand(self.domains, size, dtype=torch.float64, generator=generator).to(upto.device)
         first = torch.arange(self.domains, device=upto.device)[:, None]
@@ -157,7 +164,7 @@ class Samples:
         return len(self.logq)
 
     def draw(self, size: int, generator: torch.Generator) -> Int[Tensor, " b"]:
-        """`size` samples, by weight, with replacement; the same number of each expert where the experts are known."""
+        """`size` samples, by weight, with replacement."""
         if self.weight is not None:
             upto = torch.cumsum(self.weight, 0)
             u = torch.rand(size, dtype=torch.float64, generator=generator).to(upto.device) * upto[-1]

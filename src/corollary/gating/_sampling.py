@@ -30,8 +30,8 @@ class GateSamples:
         sequences: what `draw` gave, for the samples kept: an array where it gave arrays, a list otherwise.
         log_likelihoods: (M, p) under every expert, in nats.
         proposals: sequences that the experts had to produce.
-        acceptance: share of the proposals kept; 1/p in expectation for a normalised gate. For resampling, the effective
-            share, effective sample size over proposals.
+        acceptance: share of the proposals kept; 1/p in expectation for a normalised gate. For resampling, the
+            effective share, effective sample size over proposals.
         effective_size: number of independent samples they are worth; M for rejection.
 
     Example:
@@ -95,7 +95,8 @@ def rejection_sample(
     while found < size:
         if proposals >= limit:
             raise InvalidInputError(
-                f"{proposals} proposals gave {found} of the {size} samples asked for; the gate accepts too rarely: check "
+                f"{proposals} proposals gave {found} of the {size} samples asked for; the gate accepts too "
+                f"rarely: check "
                 "that its weights sum to one, or raise max_proposals"
             )
         k = generator.integers(experts, size=batch)
@@ -118,7 +119,7 @@ def importance_resample(
     proposals: int,
     seed: int | np.random.Generator = 0,
 ) -> GateSamples:
-    r"""Sampling-importance-resampling: `size` of `proposals` draws of r, by weights \(w = \pi_g / r \in [0, p]\).
+    r"""Sampling-importance-resampling: draws of r, chosen by their weights \(w = \pi_g / r \in [0, p]\).
 
     Args:
         draw: as in `rejection_sample`.
@@ -139,7 +140,8 @@ def importance_resample(
     Example:
         >>> def draw(k, generator):
         ...     return k, np.log(np.where(np.arange(2) == k[:, None], 0.999, 0.001))
-        >>> drawn = importance_resample(draw, lambda logq, x: np.full((len(x), 2), 0.5), size=10, experts=2, proposals=500)
+        >>> drawn = importance_resample(
+        ...     draw, lambda logq, x: np.full((len(x), 2), 0.5), size=10, experts=2, proposals=500)
         >>> round(drawn.effective_size)
         500
     """
@@ -149,6 +151,7 @@ def importance_resample(
     weight = np.exp(log_sum_exp(logq, weights=g) - log_sum_exp(logq - np.log(experts)))
     if not weight.sum() > 0:
         raise InvalidInputError("every proposal has weight zero under the gate; check the gate, or draw more proposals")
+    weight = weight / weight.max()
     effective = float(weight.sum() ** 2 / (weight**2).sum())
     chosen: Int[np.ndarray, " m"] = generator.choice(proposals, size=size, p=weight / weight.sum())
     return GateSamples(_take(sequences, chosen), logq[chosen], proposals, effective / proposals, effective)
@@ -166,7 +169,8 @@ def _proposals(
     logq = np.asarray(scores, dtype=np.float64)
     if logq.shape != (len(k), experts) or len(sequences) != len(k) or np.isnan(logq).any():
         raise InvalidInputError(
-            f"`draw` must give {len(k)} sequences and ({len(k)}, {experts}) log-likelihoods, got {len(sequences)} and {logq.shape}"
+            f"`draw` must give {len(k)} sequences and ({len(k)}, {experts}) log-likelihoods, got "
+            f"{len(sequences)} and {logq.shape}"
         )
     g = np.asarray(gate(logq, sequences), dtype=np.float64)
     if g.shape != logq.shape or not ((g >= 0).all() and (np.abs(g.sum(1) - 1) < 1e-6).all()):

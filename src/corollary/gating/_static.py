@@ -58,7 +58,8 @@ def sigma_gate(domains: ArrayLike, experts: ArrayLike) -> StaticWeights:
         `StaticWeights`; its `lower` is 0, since no solver is run.
 
     Raises:
-        InvalidInputError: where experts and domains are not paired, or an expert is infinitely far from its domain.
+        InvalidInputError: where experts and domains are not paired, or an expert is infinitely far from its
+        domain.
 
     Guarantee: `upper` <= log sum_k exp(eps_k) (arXiv:2602.17554, appendix B as announced in section 4.2), with
         equality,
@@ -70,7 +71,10 @@ def sigma_gate(domains: ArrayLike, experts: ArrayLike) -> StaticWeights:
         >>> gate.weights.round(4).tolist()  # the worse expert gets the larger weight
         [0.6667, 0.3333]
     """
-    p_k, q = distributions("domains", domains, sum_to_one=True), distributions("experts", experts, sum_to_one=False)
+    p_k, q = (
+        distributions("domains", domains, sum_to_one=True),
+        distributions("experts", experts, sum_to_one=False),
+    )
     eps = expert_errors(p_k, q)
     if not np.isfinite(eps).all():
         worst = int(eps.argmax())
@@ -97,16 +101,20 @@ def best_static_gate(domains: ArrayLike, experts: ArrayLike, *, tol: float = 1e-
     Raises:
         InvalidInputError: for rows that are no distributions, or mass where every expert is zero.
 
-    Guarantee: `lower <= optimum <= upper`, by convexity; the gap is at most `tol` unless round-off stops it earlier.
+    Guarantee: `lower <= optimum <= upper`, by convexity; the gap is at most `tol` unless round-off stops it
+        earlier.
 
     Example:
         >>> gate = best_static_gate([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [[0.5, 0.0, 0.5], [0.0, 1.0, 0.0]])
-        >>> gate.weights.round(3).tolist(), round(gate.upper, 4)  # the sigma gate: no expert reaches another's domain
+        >>> gate.weights.round(3).tolist(), round(gate.upper, 4)  # the sigma gate
         ([0.667, 0.333], 1.0986)
 
     Reference: arXiv:2602.17554, section 4.2, in an extract; the solver is derived.
     """
-    p_k, q = distributions("domains", domains, sum_to_one=True), distributions("experts", experts, sum_to_one=False)
+    p_k, q = (
+        distributions("domains", domains, sum_to_one=True),
+        distributions("experts", experts, sum_to_one=False),
+    )
     if p_k.shape[1] != q.shape[1]:
         raise InvalidInputError(
             f"domains have {p_k.shape[1]} points and experts {q.shape[1]}; list both on the same points"
@@ -213,7 +221,10 @@ def _minimax(p_k: np.ndarray, q: np.ndarray, offsets: np.ndarray, tol: float) ->
 
 
 def _barrier_maximum(values: np.ndarray, beta: float) -> tuple[float, np.ndarray]:
-    r"""\(\min_t t - \beta \sum_k \log(t - f_k)\), a smooth maximum, and its weights \(\beta / (t - f_k)\), which sum to one."""
+    r"""A smooth maximum of f and its weights, which sum to one.
+
+    .. math:: \min_t t - \beta \sum_k \log(t - f_k), \qquad \beta / (t - f_k)
+    """
     below = values.max() - values
     small, large = beta, beta * len(values)  # of t - max f
     for _ in range(100):

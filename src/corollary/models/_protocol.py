@@ -59,7 +59,11 @@ class LanguageModel(Protocol):
 Loader = Callable[[Path, dict[str, Any]], LanguageModel]
 
 # Kinds of this library by the module whose import registers them, so that torch is loaded only for networks.
-_BUILT_IN = {"ngram": "corollary.models._ngram", "transformer": "corollary.models._transformer"}
+_BUILT_IN = {
+    "ngram": "corollary.models._ngram",
+    "transformer": "corollary.models._transformer",
+    "composed": "corollary.gating._composed",
+}
 _LOADERS: dict[str, Loader] = {}
 
 

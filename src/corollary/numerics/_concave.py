@@ -1,11 +1,13 @@
 r"""Maximising a concave function over the simplex, with a gap that is known when it stops.
 
-Symbols: \(\Phi\) concave and once differentiable, gradient g, gap \(\max_k g_k - \lambda \cdot g \ge \max \Phi - \Phi(\lambda)\).
+Symbols: \(\Phi\) concave and once differentiable, gradient g, gap \(\max_k g_k - \lambda \cdot g \ge \max
+\Phi - \Phi(\lambda)\).
 
-The log barrier \(\Phi + \tau \sum_k \log \lambda_k\) has its maximum where \(g_k + \tau/\lambda_k\) is the same for all k; there
-the gap is below \(p \tau\). So Newton steps on a falling tau reach every gap, also where the maximum lies on the boundary
-and where \(\Phi\) is only piecewise twice differentiable: the line search keeps each step an ascent. Textbook; see Boyd
-and Vandenberghe, "Convex Optimization" (2004), section 11.3.
+The log barrier \(\Phi + \tau \sum_k \log \lambda_k\) has its maximum where \(g_k + \tau/\lambda_k\) is the
+same for all k; there the gap is below \(p \tau\). So Newton steps on a falling tau reach every gap, also
+where the maximum lies on the boundary and where \(\Phi\) is only piecewise twice differentiable: the line
+search keeps each step an ascent. Textbook; see Boyd and Vandenberghe, "Convex Optimization" (2004), section
+11.3.
 """
 
 from collections.abc import Callable
@@ -70,9 +72,11 @@ def maximise_on_simplex(objective: Objective, start: ArrayLike, *, tol: float = 
             break
         while gap <= 2 * p * tau:  # at the maximum for this tau the gap is at most p tau: near enough
             tau *= SHRINK
-        # In the scaled variable e = d / lambda the barrier's Hessian is tau times the identity: well conditioned.
+        # In the scaled variable e = d / lambda the barrier's Hessian is tau times the identity: well
+        # conditioned.
         matrix = tau * np.eye(p) - lam[:, None] * hessian * lam
-        # Adding a constant to the gradient moves nothing; without one the solve would amplify its round-off by 1 / tau.
+        # Adding a constant to the gradient moves nothing; without one the solve would amplify its round-off
+        # by 1 / tau.
         slope = lam * (gradient - lam @ gradient - p * tau) + tau
         by_slope, by_sum = np.linalg.solve(matrix, np.stack([slope, lam], 1)).T
         step = by_slope - (lam @ by_slope) / (lam @ by_sum) * by_sum
@@ -102,7 +106,8 @@ def _line_search(
         found = objective(new)
         rise = found[0] - value + tau * np.log(new / lam).sum()
         onward = (found[1] + tau / new) @ (lam * step)
-        # Below round-off values cannot be compared; then the slope at the new point decides (Hager and Zhang, 2005).
+        # Below round-off values cannot be compared; then the slope at the new point decides (Hager and Zhang,
+        # 2005).
         if rise >= ARMIJO * size * decrement or (rise >= -room and onward >= -(1 - 2 * ARMIJO) * decrement):
             return new, *found
         size /= 2

@@ -1,6 +1,7 @@
 r"""Entropies and divergences of finite distributions, in nats and float64.
 
-Symbols: distributions on the last axis; \(0 \log 0 = 0\) and \(p \log(p/0) = \infty\) throughout. Formulas are textbook.
+Symbols: distributions on the last axis; \(0 \log 0 = 0\) and \(p \log(p/0) = \infty\) throughout. Formulas
+are textbook.
 """
 
 import numpy as np
@@ -53,7 +54,8 @@ def kl(p: ArrayLike, q: ArrayLike) -> Float[np.ndarray, "..."]:
         q: (..., n) probabilities or any nonnegative weights, broadcast against `p`.
 
     Returns:
-        (...) nats; infinite where q misses mass of p. Negative values can occur where q sums to more than one.
+        (...) nats; infinite where q misses mass of p. Negative values can occur where q sums to more than
+        one.
 
     Raises:
         InvalidInputError: for NaN, negative or no values.

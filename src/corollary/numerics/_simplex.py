@@ -1,6 +1,7 @@
 r"""The probability simplex: projection, vertices of polytopes in it, the exponentiated-gradient step.
 
-Symbols: \(\Delta_p = \{\lambda \ge 0, \sum_k \lambda_k = 1\}\); a polytope \(\{\lambda \in \Delta_p : A \lambda \le b\}\).
+Symbols: \(\Delta_p = \{\lambda \ge 0, \sum_k \lambda_k = 1\}\); a polytope \(\{\lambda \in \Delta_p : A
+\lambda \le b\}\).
 """
 
 from itertools import combinations
@@ -104,9 +105,11 @@ def polytope_vertices(a: ArrayLike, b: ArrayLike, *, tol: float = 1e-9) -> Float
         (m, p) distinct vertices, in lexicographic order.
 
     Raises:
-        InvalidInputError: where the polytope is empty, the shapes do not match, or the enumeration would be too long.
+        InvalidInputError: where the polytope is empty, the shapes do not match, or the enumeration would be
+        too long.
 
-    Guarantee: complete, up to `tol`; the number of systems solved is binomial(r + p, p - 1), so it is meant for small p.
+    Guarantee: complete, up to `tol`; the number of systems solved is binomial(r + p, p - 1), so it is meant
+        for small p.
 
     Example:
         >>> polytope_vertices([[1.0, 0.0, 0.0]], [0.5]).tolist()  # the first weight is at most one half
@@ -121,7 +124,8 @@ def polytope_vertices(a: ArrayLike, b: ArrayLike, *, tol: float = 1e-9) -> Float
     rows, limits = np.vstack([left, -np.eye(p)]), np.concatenate([right, np.zeros(p)])
     if comb(len(rows), p - 1) > MAX_SUBSETS:
         raise InvalidInputError(
-            f"{len(rows)} inequalities in {p} dimensions give {comb(len(rows), p - 1)} candidate vertices, more than "
+            f"{len(rows)} inequalities in {p} dimensions give {comb(len(rows), p - 1)} candidate vertices, "
+            f"more than "
             f"{MAX_SUBSETS}; give the extreme points themselves"
         )
     subsets = np.array(list(combinations(range(len(rows)), p - 1)), dtype=np.int64)

@@ -99,7 +99,6 @@ def bits(run: Run) -> str | None:
         experts={name: [table[name].get(g) for g in groups] for name in experts},
         excess={TOLD.get(k, k): v for k, v in m.get("largest_excess_bits", {}).items()},
         limit=m.get("excess_limit_bits"),
-        mixtures=20,
     )
 
 

@@ -10,7 +10,7 @@ from corollary.report._render import number
 from corollary.report._run import Run
 
 DRAWS = 400  # random mixtures of the curves
-ABOVE = 1.15  # methods whose worst mixture is this much above the composed model's would flatten the others
+ABOVE = 1.1  # methods whose worst mixture is this much above the composed model's would flatten the others
 SHOWN = (
     "composed",
     "gate",
@@ -89,9 +89,12 @@ def excess(run: Run, experts: Sequence[str], told: Mapping[str, str]) -> str | N
     limit = float(run.metrics.get("excess_limit_bits", "inf"))
     finite = np.isfinite(limit)
     highest = max(*(float(a.max()) for a in above.values()), limit if finite else 0.0)
-    lowest = max(min(float(a.min()) for a in above.values()), -4 * max(abs(highest), 5.0))
-    edges = np.linspace(lowest, highest + 0.02 * (highest - lowest), 61)
-    further = max(int((a < lowest).sum()) for a in above.values())
+    lowest = max(min(float(a.min()) for a in above.values()), -max(highest, 40.0))
+    width = max((highest - lowest) / 60, 1e-9)
+    anchor = limit if finite else highest  # an edge lies at the limit: no bar crosses it
+    left, right = np.ceil((anchor - lowest) / width), np.ceil((highest - anchor) / width)
+    edges = anchor + width * np.arange(-left, right + 2)
+    further = max(int((a < edges[0]).sum()) for a in above.values())
     caption = f"Left of zero a document costs less than under its best expert. {len(best)} documents"
     caption += f"; up to {further} lie further left." if further else "."
     if finite:
@@ -109,22 +112,41 @@ def excess(run: Run, experts: Sequence[str], told: Mapping[str, str]) -> str | N
 
 
 def convergence(run: Run) -> str | None:
-    """Primal and dual values of the robust whole-sequence gate."""
-    found = run.arrays("stages/robust.safetensors", history_step=1, history_primal=1, history_dual=1)
-    if found is None or len(found["history_step"]) < 2:
-        return None
+    """Primal and dual values of the robust whole-sequence gate; the worst domain alone where it has no dual value."""
+    file = "stages/robust.safetensors"
+    found = run.arrays(file, finite=False, history_step=1, history_primal=1, history_dual=1)
+    if found is None or not np.isfinite(found["history_primal"] + found["history_dual"]).sum() >= 2:
+        return _worst_domain(run.arrays(file, finite=False, history_step=1, history_worst=1))
     step, primal, dual = (found[f"history_{n}"].astype(float) for n in ("step", "primal", "dual"))
-    lines = [
-        Line("primal: worst domain", step, primal, colour=0, dash=0, width=2.0),
-        Line("dual", step, dual, colour=1, dash=1, width=2.0),
-    ]
+    known = np.isfinite(primal + dual)
+    step, primal, dual = step[known], primal[known], dual[known]
     return line_plot(
         "The robust gate converges",
-        lines,
+        [
+            Line("primal: on the worst domain", step, primal, colour=0, dash=0, width=2.0),
+            Line("dual: at the least favourable mixture", step, dual, colour=1, dash=1, width=2.0),
+        ],
         x="step",
-        y="nats per document",
-        caption=f"Whole-sequence gate. The value of the game lies between the curves; last gap {number(float(primal[-1] - dual[-1]))} nats.",
+        y="nats",
+        caption="Payoffs of the averaged whole-sequence gate, per token above the own expert. At a saddle point "
+        f"the curves meet; last difference {number(float(primal[-1] - dual[-1]))} nats.",
         summary=f"primal from {primal[0]:.3f} to {primal[-1]:.3f}, dual from {dual[0]:.3f} to {dual[-1]:.3f} nats",
+    )
+
+
+def _worst_domain(found: dict[str, np.ndarray] | None) -> str | None:
+    if found is None or np.isfinite(found["history_worst"]).sum() < 2:
+        return None
+    known = np.isfinite(found["history_worst"])
+    step, worst = found["history_step"][known].astype(float), 1e3 * found["history_worst"][known]
+    return line_plot(
+        "The robust gate converges",
+        [Line("worst domain", step, worst, colour=0, dash=0, width=2.0)],
+        x="step",
+        y="thousandths of a nat per byte",
+        caption="Whole-sequence gate: largest excess of a domain over its own expert (below zero: better than it). "
+        "A gate that is a network has no dual value to compare with.",
+        summary=f"from {worst[0]:.3f} to {worst[-1]:.3f} thousandths of a nat per byte",
     )
 
 

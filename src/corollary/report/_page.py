@@ -67,6 +67,8 @@ def page_of(run: Run) -> str:
 
 def _body(section: Section, run: Run) -> dict[str, Any]:
     """A section's title, anchor and HTML; files that do not fit together end with one sentence."""
+    from markupsafe import Markup
+
     try:
         html = section.render(run)
     except CorollaryError:
@@ -78,4 +80,4 @@ def _body(section: Section, run: Run) -> dict[str, Any]:
             "run again",
         ) from problem
     anchor = "".join(c if c.isascii() and c.isalnum() else "-" for c in section.title.lower())
-    return {"title": section.title, "anchor": anchor, "html": html}
+    return {"title": section.title, "anchor": anchor, "html": Markup(html) if html else None}  # noqa: S704  (sections escape)

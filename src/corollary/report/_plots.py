@@ -116,11 +116,11 @@ def _figure(
 
 
 def _svg(title: str, draw: Callable[[Any], None], summary: str) -> str:
-    import matplotlib as mpl
+    import matplotlib.style
     from markupsafe import escape
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(STYLE):
+    with matplotlib.style.context(["default", STYLE]):  # whatever the user's own style says
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.add_subplot()
         axes.grid(visible=True, axis="y")

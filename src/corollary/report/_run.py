@@ -81,15 +81,16 @@ class Run:
         certificate, evidence = self._stored
         return certificate.check(**evidence) if certificate else None
 
-    def arrays(self, file: str, **dimensions: int) -> dict[str, np.ndarray] | None:
+    def arrays(self, file: str, *, finite: bool = True, **dimensions: int) -> dict[str, np.ndarray] | None:
         """Arrays of a safetensors file; None where the file or one of them is absent.
 
         Args:
             file: path inside the folder.
+            finite: whether a NaN or an infinity is an error.
             dimensions: name of each array and how many dimensions it has.
 
         Raises:
-            InvalidFileError: where one has another number of dimensions, or holds what is not a finite number.
+            InvalidFileError: where one has another number of dimensions, or an entry that is not finite.
         """
         source = self.path / file
         if not source.is_file():
@@ -98,7 +99,9 @@ class Run:
         if not dimensions.keys() <= found.keys():
             return None
         for name, count in dimensions.items():
-            if found[name].ndim != count or not np.isfinite(found[name]).all():
-                problem = f"`{name}` should be {count}-dimensional and finite, it has shape {found[name].shape}"
+            if found[name].ndim != count or (finite and not np.isfinite(found[name]).all()):
+                problem = (
+                    f"`{name}` should have {count} dimensions and finite entries, it has shape {found[name].shape}"
+                )
                 raise InvalidFileError(source, problem, "run again")
         return {name: found[name] for name in dimensions}

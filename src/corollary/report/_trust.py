@@ -18,12 +18,12 @@ STEPS = 10  # opacities told apart: neighbours of one colour and strength share 
 def trusted_bytes(run: Run, experts: Sequence[str], domains: Sequence[str]) -> str | None:
     """The section, or None where the run kept no such document."""
     found = run.arrays(FILE, tokens=1, weights=2)
-    if found is None:
+    if found is None or len(found["tokens"]) == 0:
         return None
     tokens, weights = found["tokens"], found["weights"]
     stored = run.arrays(FILE, label=1)
     label = stored["label"].astype(np.int64) if stored else np.full(len(tokens), -1)
-    fits = len(weights) == len(tokens) == len(label) and weights.shape[1] == len(experts) and len(tokens) > 0
+    fits = len(weights) == len(tokens) == len(label) and weights.shape[1] == len(experts)
     if not fits or label.max() >= len(domains):
         problem = f"{len(tokens)} tokens, weights {weights.shape}, {len(label)} labels and {len(experts)} experts"
         raise InvalidFileError(run.path / FILE, f"its arrays do not fit ({problem})", "run again")
