@@ -5,7 +5,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_PACKAGES = ("certificates", "datasets", "gating", "models", "numerics", "report", "testing")
+_PACKAGES = ("certificates", "datasets", "deferral", "gating", "models", "numerics", "report", "testing")
 _NAMES = {
     "Certificate": "certificates",
     "CertificateError": "certificates",
