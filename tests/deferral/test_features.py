@@ -59,7 +59,9 @@ def test_hashing_is_what_plain_python_computes(characters):
         np.testing.assert_allclose(x[i].toarray()[0], dense / norm if norm else dense, atol=1e-12)
 
 
-@pytest.mark.parametrize("features", ["hash", "hash-words", "hash-characters", "tfidf", "tfidf-characters", "statistics"])
+@pytest.mark.parametrize(
+    "features", ["hash", "hash-words", "hash-characters", "tfidf", "tfidf-characters", "statistics"]
+)
 def test_batches_single_texts_and_storage_agree(features):
     made = Features(features)
     x = made.fit_transform(TEXTS * 3)

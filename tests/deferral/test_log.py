@@ -10,7 +10,15 @@ from corollary.errors import InvalidFileError, InvalidInputError
 
 WIDE = [
     {"id": 1, "question": "easy one", "cheap": True, "dear": True, "cheap_cost": 0.1, "dear_cost": 2.0, "feature:x": 3},
-    {"id": 2, "question": "hard one", "cheap": False, "dear": True, "cheap_cost": 0.1, "dear_cost": 3.0, "feature:x": 4},
+    {
+        "id": 2,
+        "question": "hard one",
+        "cheap": False,
+        "dear": True,
+        "cheap_cost": 0.1,
+        "dear_cost": 3.0,
+        "feature:x": 4,
+    },
 ]
 LONG = [
     {"prompt": "b", "model": "dear", "quality": 1.0, "cost": 2.0, "propensity": 0.5},

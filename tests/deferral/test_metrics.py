@@ -112,7 +112,9 @@ def test_evaluation_orders_what_is_known():
     rng = np.random.default_rng(5)
     quality = (rng.random((400, 3)) < [0.5, 0.7, 0.8]).astype(float)
     log = RoutingLog(tuple(map(str, range(400))), ("a", "b", "c"), quality, np.tile([0.1, 0.5, 1.0], (400, 1)))
-    found = evaluate(log, {"noise": rng.random((400, 3)), "peek": quality + 0.3 * rng.normal(size=(400, 3))}, repeats=20)
+    found = evaluate(
+        log, {"noise": rng.random((400, 3)), "peek": quality + 0.3 * rng.normal(size=(400, 3))}, repeats=20
+    )
     score = {name: r["aiq"] for name, r in found["routers"].items()}
     assert score["oracle"] > score["peek"] > score["random"]
     low, high = found["routers"]["peek"]["interval"]["aiq"]

@@ -20,7 +20,8 @@ def test_mean_monitor(side):
     rng, runs, alpha = np.random.default_rng(0), 300, 0.1
     share = 0.3 if side == "at most" else 0.7
     false = sum(
-        first_alarm(MeanMonitor(2 * share, top=2.0, alpha=alpha, side=side), 2.0 * (rng.random(400) < share)) is not None
+        first_alarm(MeanMonitor(2 * share, top=2.0, alpha=alpha, side=side), 2.0 * (rng.random(400) < share))
+        is not None
         for _ in range(runs)
     )
     assert false / runs <= alpha + 3 * np.sqrt(alpha * (1 - alpha) / runs)

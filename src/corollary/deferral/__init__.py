@@ -7,6 +7,7 @@ _HOME = {
     "PROPERTIES": "_two_stage",
     "Properties": "_two_stage",
     "TwoStageLoss": "_two_stage",
+    "TwoStageRouter": "_two_stage_router",
     "properties": "_two_stage",
     "two_expert_loss": "_two_stage",
     "two_stage_cost": "_two_stage",

@@ -153,11 +153,14 @@ class TwoStageRouter(BaseEstimator):
     def _fit_network(self, x: Any, target: torch.Tensor, weight: torch.Tensor | None) -> None:
         dense = _dense(x)
         self.mean_, self.spread_ = dense.mean(0), dense.std(0, correction=0).clamp_min(1e-6)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            self.network_ = self._make()
         soft = self._objective(target, weight, self.loss)
         filled = torch.nan_to_num(target, nan=1.0)
+        with torch.random.fork_rng(devices=[]):  # initial weights and dropout follow the seed, the caller's state stays
+            torch.manual_seed(self.seed)
+            self.network_ = self._make()
+            self._train(dense, soft, filled)
+
+    def _train(self, dense: torch.Tensor, soft: Callable[..., torch.Tensor], filled: torch.Tensor) -> None:
         self.history_ = fit_network(
             self.network_,
             (dense - self.mean_) / self.spread_,

@@ -22,8 +22,7 @@ from corollary.deferral.routing._prompt_router import PromptRouter
 from corollary.errors import InvalidInputError
 
 SEQUENCE = 8  # policies tried; each costs nothing but the chance to stop early
-SAFE, BOLD = 3.5, 1.0  # standard errors between the target and the choosing estimate, first and last policy
-SPARE = 3.0  # standard errors between the estimate and the target for what was not asked for
+SAFE, BOLD = 2.5, 0.0  # standard errors of room beyond the bound's own width, for the first and the last policy
 RULE = "deferral.cost_and_quality"
 LTT = Reference(
     "Angelopoulos, Bates, Candes, Jordan, Lei (2021), Learn then Test; Waudby-Smith and Ramdas (2024), betting",
@@ -131,7 +130,7 @@ def calibrate(
         raise InvalidInputError(f"{len(log)} rows are too few to choose and to certify; give at least 60")
     first, second = log.select(choosing), log.select(~choosing)
     worth = router.values(log.prompts, log.given)
-    plan = _plan(router, first, worth[choosing], len(second), budget=budget, quality=quality)
+    plan = _plan(router, first, worth[choosing], len(second), delta=delta, budget=budget, quality=quality)
     choice = sweep_choices(worth[~choosing], router.costs, plan["prices"])
     cost, good = outcomes(second, choice, worth[~choosing])
     evidence = {"cost": cost, "quality": good, "rows": rows[~choosing]}
@@ -176,36 +175,40 @@ def _plan(
     worth: np.ndarray,
     size: int,
     *,
+    delta: float,
     budget: float | None,
     quality: float | None,
 ) -> dict[str, Any]:
     """Prices in the order of testing, and the quality each must reach: all from the choosing rows."""
     grid = router.sweep
     cost, good = outcomes(first, sweep_choices(worth, router.costs, grid), worth)
-    # the means of the certifying rows will differ from these by the noise of both splits
-    (mean_cost, error_cost), (mean_good, error_good) = _moments(cost, size), _moments(good, size)
+    (mean_cost, error_cost, width_cost), (mean_good, error_good, width_good) = (
+        _moments(x, size, delta) for x in (cost, good)
+    )
     mean_good = np.where(np.isfinite(mean_good), mean_good, -np.inf)
     steps = np.linspace(SAFE, BOLD, SEQUENCE)
     if budget is not None:
-        fits = [_last(mean_cost + s * error_cost <= budget, -mean_cost) for s in steps]
+        fits = [_last(mean_cost + width_cost + s * error_cost <= budget, -mean_cost) for s in steps]
         picks = np.array(list(dict.fromkeys(p for p in fits if p is not None)) or [int(np.argmin(mean_cost))])
-        targets = np.maximum(mean_good[picks] - SPARE * error_good[picks], 0.0)
+        targets = np.maximum(mean_good[picks] - width_good[picks] - SAFE * error_good[picks], 0.0)
     else:
         wanted = (quality or 0.0) * float(first.mean_quality.max())
-        fits = [_last(mean_good - s * error_good >= wanted, mean_cost) for s in steps]
+        fits = [_last(mean_good - width_good - s * error_good >= wanted, mean_cost) for s in steps]
         picks = np.array(list(dict.fromkeys(p for p in fits if p is not None)) or [int(np.argmax(mean_good))])
         targets = np.full(len(picks), wanted)
     cheapest = int(np.argmin(router.costs))
     return {"prices": grid[picks], "targets": targets, "cheapest_quality": float(first.mean_quality[cheapest])}
 
 
-def _moments(x: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of each column, and the standard error of its difference to a mean over `size` further rows."""
+def _moments(x: np.ndarray, size: int, delta: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each column: mean, standard error of its difference to a mean over `size` further rows, width of a bound there."""
     seen = ~np.isnan(x)
-    count = seen.sum(0)
-    mean = np.where(count > 0, np.where(seen, x, 0.0).sum(0) / np.maximum(count, 1), np.inf)
-    square = np.where(seen, (x - np.where(count > 0, mean, 0.0)) ** 2, 0.0).sum(0) / np.maximum(count, 1)
-    return mean, np.sqrt(square * (1 / np.maximum(count, 1) + len(x) / np.maximum(count, 1) / size))
+    count = np.maximum(seen.sum(0), 1)
+    mean = np.where(seen.any(0), np.where(seen, x, 0.0).sum(0) / count, np.inf)
+    spread = np.sqrt(np.where(seen, (x - np.where(seen.any(0), mean, 0.0)) ** 2, 0.0).sum(0) / count)
+    certifying = count / len(x) * size
+    width = spread * np.sqrt(2 * np.log(1 / delta) / np.maximum(certifying, 1))
+    return mean, spread * np.sqrt(1 / count + 1 / np.maximum(certifying, 1)), width
 
 
 def _last(fits: np.ndarray, cost: np.ndarray) -> int | None:
@@ -255,7 +258,9 @@ def _assumptions(log: RoutingLog, ranges: Mapping[str, Any]) -> list[Assumption]
         Assumption(f"no request costs more than {ranges['cost'][1]:g}", "on every certifying row"),
     ]
     if not log.complete and log.propensity is None:
-        found.append(Assumption("models were asked at random, whatever the prompt and whatever they would have answered"))
+        found.append(
+            Assumption("models were asked at random, whatever the prompt and whatever they would have answered")
+        )
     if log.propensity is not None:
         found.append(Assumption("the logged propensities are those with which models were asked"))
     return found
