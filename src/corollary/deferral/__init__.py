@@ -4,14 +4,23 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "CoverageCurve": "_rejection",
     "PROPERTIES": "_two_stage",
     "Properties": "_two_stage",
+    "RejectionLoss": "_rejection",
     "SingleStageLoss": "_single_stage",
     "TwoStageLoss": "_two_stage",
     "TwoStageRouter": "_two_stage_router",
+    "calibrated_beta": "_rejection",
+    "coverage_at": "_rejection",
+    "coverage_limit": "_rejection",
     "deferral_costs": "_single_stage",
     "one_versus_all_deferral_loss": "_single_stage",
+    "precision_coverage": "_rejection",
     "properties": "_two_stage",
+    "rejection_bound": "_rejection",
+    "rejection_cost": "_rejection",
+    "rejection_loss": "_rejection",
     "single_stage_cost": "_single_stage",
     "single_stage_loss": "_single_stage",
     "softmax_deferral_loss": "_single_stage",
