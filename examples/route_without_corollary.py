@@ -3,6 +3,7 @@
 Run: python route_without_corollary.py router.json "What is 2 + 2?"
 """
 
+import itertools
 import json
 import math
 import sys
@@ -44,7 +45,7 @@ def hashed(block, text):
     words = [value(w) for w in words_of(data)]
     keys = [bucket(w, salts["word"]) for w in words] if settings["words"] else []
     if settings["pairs"]:
-        keys += [bucket((a * pair + b) % WORD, salts["pair"]) for a, b in zip(words, words[1:], strict=False)]
+        keys += [bucket((a * pair + b) % WORD, salts["pair"]) for a, b in itertools.pairwise(words)]
     for n in settings["characters"]:
         keys += [bucket(value(data[i : i + n]), salts["character"] + n) for i in range(len(data) - n + 1)]
     return {k: keys.count(k) for k in set(keys)}

@@ -1,9 +1,9 @@
 """Benchmark of `corollary.deferral`: routing on real logs against its peers, and the speed of fitting and deciding.
 
 MMLU, two models, RouteLLM's decontamination and metrics: five folds, scores out of fold, in-domain (random folds) or on
-unseen subjects (whole subjects held out); the peer is a ridge regression of the quality gap on TF-IDF of words and pairs
-(alpha 30, sublinear tf), differences with intervals from a bootstrap over subjects. All learned routers use in-domain
-labels, which the published RouteLLM numbers (1,500 MMLU validation labels at most) did not.
+unseen subjects (whole subjects held out); the peer is a ridge regression of the quality gap on TF-IDF of words and
+pairs (alpha 30, sublinear tf), differences with intervals from a bootstrap over subjects. All learned routers use
+in-domain labels, which the published RouteLLM numbers (1,500 MMLU validation labels at most) did not.
 
 Nine models, costs proportional to size: AIQ on five random splits against the families of LLMRouter, rebuilt here.
 The data lie in the folder named by COROLLARY_DATA.
@@ -59,10 +59,10 @@ def mmlu_cell(cell):
     from sklearn.linear_model import Ridge
     from sklearn.model_selection import GroupKFold, KFold
 
-    from corollary.deferral.routing import LengthRouter, NeighbourRouter, PromptRouter, evaluate
+    from corollary.deferral.routing import NeighbourRouter, PromptRouter, evaluate
 
     log = mmlu_log()
-    n, names = len(log), ("value", "compsum-log", "t1", "ridge", "nearest neighbours", "length")
+    n, names = len(log), ("value", "compsum-log", "ridge", "nearest neighbours", "length")
     values = {name: np.zeros((n, 2)) for name in names}
     lengths, seconds = np.array([len(p) for p in log.prompts]), 0.0
     if cell["protocol"] == "in-domain":
@@ -78,9 +78,8 @@ def mmlu_cell(cell):
         seconds += time.perf_counter() - begun
         z = router.features.transform(rest.prompts)
         values["value"][test] = router.values(rest.prompts)
-        for loss in ("compsum-log", "t1"):
-            other = PromptRouter(features=router.features, loss=loss).fit_features(x, learn)
-            values[loss][test] = other.values(rest.prompts)
+        other = PromptRouter(features=router.features, loss="compsum-log").fit_features(x, learn)
+        values["compsum-log"][test] = other.values(rest.prompts)
         values["nearest neighbours"][test] = NeighbourRouter().fit(x, learn.quality).values(z)
         values["length"][test, 1] = lengths[test]
         words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
@@ -92,8 +91,10 @@ def mmlu_cell(cell):
 
 
 def slim(entry):
-    return {k: ({m: r for m, r in v.items() if "|" in m or m in ("aiq", "apgr")} if k == "interval" else round(v, 5) if v is not None else None)
-            for k, v in entry.items() if k != "frontier"}  # fmt: skip
+    """The numbers of a router, and the intervals that the tables show."""
+    shown = {k: v for k, v in entry["interval"].items() if "|" in k or k in ("aiq", "apgr")}
+    numbers = {k: v for k, v in entry.items() if k not in ("frontier", "interval")}
+    return {**{k: None if v is None else round(v, 5) for k, v in numbers.items()}, "interval": shown}
 
 
 def nine_cell(cell):
@@ -238,12 +239,9 @@ def table(records):
         ]
         for name in here[0]:
             m = {k: np.mean([h[name][k] for h in here if h[name][k] is not None]) for k in ("cpt50", "cpt80", "apgr")}
-            over = [h[name]["interval"].get("apgr|over ridge") for h in here]
-            gap = (
-                ""
-                if over[0] is None
-                else f"{np.mean([h[name]['apgr|over ridge'] for h in here]):+.4f} {np.round(over[0], 4).tolist()} (seed 0)"
-            )
+            ends = here[0][name]["interval"].get("apgr|over ridge")
+            mean = np.mean([h[name].get("apgr|over ridge", 0.0) for h in here])
+            gap = "" if ends is None else f"{mean:+.4f} (first seed: {ends[0]:+.4f} to {ends[1]:+.4f})"
             lines.append(f"| {name} | {m['cpt50']:.2f} | {m['cpt80']:.2f} | {m['apgr']:.4f} | {gap} |")
         lines += [f"| published: {k} | {a:.2f} | {b:.2f} | {c:.3f} | |" for k, (a, b, c) in PUBLISHED.items()] + [""]
     nine = [r["result"]["routers"] for r in records if r["cell"]["data"] == "nine"]

@@ -21,7 +21,7 @@ def null_world(rng, *, rows=500, thresholds=21, quality=0.697):
 
 
 def test_naive_certification_of_a_chosen_threshold_errs_a_quarter_of_the_time():
-    """The threshold is chosen on the rows that certify it: at delta = .1 it errs about 26 %, fixed sequence does not."""
+    """A threshold chosen on the rows that certify it errs about 26 % at delta = .1; a fixed sequence does not."""
     rng, runs, delta = np.random.default_rng(0), 1500, 0.1
     naive = sequence = 0
     for _ in range(runs):

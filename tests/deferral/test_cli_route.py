@@ -120,7 +120,7 @@ def test_mistakes_of_use(tmp_path):
     assert call("fit", log, "--out", tmp_path / "b", "--prices", "small=x").exit_code == 2
     with pytest.raises(InvalidInputError, match="column"):
         call("fit", log, "--out", tmp_path / "c", "--group", "absent", "--quiet")
+    call("fit", log, "--out", tmp_path / "run", "--repeats", 0, "--quiet")
+    more = write_log(tmp_path / "more.jsonl", 100, seed=5)
     with pytest.raises(InvalidInputError, match="either"):
-        run = tmp_path / "run"
-        call("fit", log, "--out", run, "--repeats", 0, "--quiet")
-        call("calibrate", run, write_log(tmp_path / "more.jsonl", 100, seed=5))
+        call("calibrate", tmp_path / "run", more)

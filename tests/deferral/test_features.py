@@ -1,5 +1,6 @@
 """Hashed features against plain Python, TF-IDF against scikit-learn, and what is stored and explained."""
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -29,13 +30,13 @@ def slow_counts(text, *, bits, characters=()):
     data = text.replace("\x00", " ").lower().encode()
     words, run = [], b""
     for byte in data + b" ":
-        if chr(byte).isalnum() and byte < 128 or byte == 95 or byte >= 128:
+        if (chr(byte).isalnum() and byte < 128) or byte == 95 or byte >= 128:
             run += bytes([byte])
         elif run:
             words.append(slow_hash(run))
             run = b""
     found = [slow_bucket(w, SALTS["word"], bits) for w in words]
-    pairs = [(a * PAIR + b) % WORD for a, b in zip(words, words[1:], strict=False)]
+    pairs = [(a * PAIR + b) % WORD for a, b in itertools.pairwise(words)]
     found += [slow_bucket(p, SALTS["pair"], bits) for p in pairs]
     for n in characters:
         grams = [slow_hash(data[i : i + n]) for i in range(len(data) - n + 1)]

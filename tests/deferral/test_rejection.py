@@ -84,7 +84,9 @@ def test_g3_excess_bound_and_its_constant():
 def test_g4_never_bad_accepts():
     c, alpha = 0.1, 2.0
     beta = calibrated_beta(c, alpha)
-    assert minimiser(1.0, c, alpha, beta) == pytest.approx(np.log(mixed(c, alpha) * np.exp(alpha / 2)) / (alpha / 2 + beta))
+    assert minimiser(1.0, c, alpha, beta) == pytest.approx(
+        np.log(mixed(c, alpha) * np.exp(alpha / 2)) / (alpha / 2 + beta)
+    )
     assert minimiser(1.0, c, alpha, beta) > 0
     assert minimiser(0.0, c, alpha, beta) < 0
 

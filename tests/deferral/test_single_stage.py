@@ -1,5 +1,6 @@
 """Single-stage losses: G1, G2, G3 of the specification, limits, and baselines."""
 
+import itertools
 import math
 
 import pytest
@@ -33,7 +34,7 @@ def slow_loss(h, y, c, psi):
         p, n = torch.softmax(scores, 0), len(scores) - len(costs)
         edges = sorted({0.0, 1.0, *costs.tolist()})
         total = 0.0
-        for low, high in zip(edges, edges[1:], strict=False):
+        for low, high in itertools.pairwise(edges):
             inside = [int(label)] + [n + i for i, v in enumerate(costs.tolist()) if v < (low + high) / 2]
             total += (high - low) * PSI[psi](min(1.0, float(p[inside].sum())))
         out.append(total)
@@ -76,7 +77,7 @@ def test_mae_is_the_expected_cost_of_the_softmax_policy():
 
 @pytest.mark.parametrize(("n", "j"), [(2, 1), (3, 3)])
 def test_g2_excess_of_mae(n, j):
-    """Random conditional distributions of label and costs; excess deferral cost <= (n + J) * excess, nearly attained."""
+    """Random conditional worlds: excess deferral cost <= (n + J) * excess, and nearly attained."""
     rng, worst = torch.Generator().manual_seed(1), 0.0
     for spread in (1e-3, 0.3, 3.0):
         h = spread * torch.randn(3000, n + j, generator=rng, dtype=torch.float64)
@@ -92,7 +93,6 @@ def test_g2_excess_of_mae(n, j):
 
 # joint probability of (label, expert right): deferring is right with probability .640, the likelier label with .506
 WORLD = {(0, 1.0): 0.171, (1, 1.0): 0.188, (0, 0.0): 0.335, (1, 0.0): 0.305}
-
 
 
 @pytest.mark.parametrize(("psi", "right"), [("log", False), ("mae", True)])

@@ -1,4 +1,4 @@
-"""`corollary route`: a router between models from the log of what they got right, certified, with no key and no network."""
+"""`corollary route`: a router between models, learned from a log of what they got right; no key, no network."""
 
 from pathlib import Path
 from typing import Annotated, Any

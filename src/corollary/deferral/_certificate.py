@@ -1,10 +1,10 @@
 r"""What a calibrated router certifies, and how it is derived again; imports no solver and no trainer.
 
-`deferral.cost_and_quality` [confidence 1 - delta]: on exchangeable traffic, for this one policy, mean cost <= B and mean
-quality >= Q. Policies 1..J were put in order, and all targets fixed, on other rows. Policy j is tested at level delta for
-"mean cost > B or mean quality < Q_j", which is rejected only where both one-sided bounds at level delta clear their
-target (the larger p-value counts). Testing goes on while every test rejects (fixed sequence), so the probability that
-any policy passed is a bad one is at most delta. The statement is about the last that passed.
+`deferral.cost_and_quality` [confidence 1 - delta]: on exchangeable traffic, for this one policy, mean cost <= B and
+mean quality >= Q. Policies 1..J were put in order, and all targets fixed, on other rows. Policy j is tested at level
+delta for "mean cost > B or mean quality < Q_j", which is rejected only where both one-sided bounds at level delta
+clear their target (the larger p-value counts). Testing goes on while every test rejects (fixed sequence), so the
+probability that any policy passed is a bad one is at most delta. The statement is about the last that passed.
 
 Learn then Test: Angelopoulos, Bates, Candes, Jordan, Lei (2021), fixed-sequence testing; betting bounds after
 Waudby-Smith and Ramdas (2024). Reconstructed from the published method.

@@ -39,7 +39,7 @@ def calibrated_beta(cost: float, alpha: float) -> float:
 
     Example:
         >>> [round(calibrated_beta(c, a), 3) for c, a in ((0.05, 1.0), (0.05, 4.0), (0.1, 2.0))]
-        [6.586, 19.924, 6.029]
+        [6.586, 19.921, 6.029]
     """
     if not 0 < cost < 0.5 or not alpha > 0:
         raise InvalidInputError(f"`cost` must lie in (0, 1/2) and `alpha` above 0, got {cost}, {alpha}")
@@ -76,8 +76,10 @@ def rejection_loss(
         InvalidInputError: for shapes that do not match, NaN, or judgements that are neither.
 
     Guarantee: L >= L_rej pointwise. With the calibrated beta the conditional minimiser has the sign of
-        c - P(a = -1 | x), and \(excess_{rej} \le \frac1S \sqrt{2 I_c \frac{c + I_c}{c} M^{(2 + g)/(1 + g)} e}\), e the excess of L,
-        \(S = e^{\alpha/2} - e^{-\alpha/2}\), \(g = I_c / c\), \(M = \max(1, e^{\alpha/2} / I_c)\), over all measurable scores.
+        c - P(a = -1 | x), and \(excess_{rej} \le \frac1S \sqrt{2 I_c \frac{c + I_c}{c} M^{(2 + g)/(1 + g)} e}\), e
+        the excess of L,
+        \(S = e^{\alpha/2} - e^{-\alpha/2}\), \(g = I_c / c\), \(M = \max(1, e^{\alpha/2} / I_c)\), over all
+        measurable scores.
 
     Example:
         >>> bool(rejection_loss([1.0], [False], cost=0.1) > 1.0)
@@ -144,9 +146,7 @@ class RejectionLoss(torch.nn.Module):
     Reference: as `rejection_loss`.
     """
 
-    def __init__(
-        self, *, cost: float, alpha: float = 1.0, beta: float | None = None, reduction: str = "mean"
-    ) -> None:
+    def __init__(self, *, cost: float, alpha: float = 1.0, beta: float | None = None, reduction: str = "mean") -> None:
         super().__init__()
         self.cost, self.alpha, self.reduction = cost, alpha, reduction
         self.beta = calibrated_beta(cost, alpha) if beta is None else beta

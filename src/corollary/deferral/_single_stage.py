@@ -1,20 +1,21 @@
 r"""Surrogate losses of single-stage deferral: predict one of n labels, or hand the input to one of J experts.
 
-Symbols: scores \(h \in R^{n + J}\), labels first; \(p = softmax(h)\); costs \(c_j \in [0, 1]\); action \(a = \arg\max h\). The target is
-\(L_{def} = 1[a \ne y] 1[a < n] + \sum_j c_j 1[a = n + j]\).
+Symbols: scores \(h \in R^{n + J}\), labels first; \(p = softmax(h)\); costs \(c_j \in [0, 1]\); action \(a =
+\arg\max h\). The target is \(L_{def} = 1[a \ne y] 1[a < n] + \sum_j c_j 1[a = n + j]\).
 
-Layer cake [derived here]: draw theta uniform on [0, 1] and call expert j acceptable iff \(c_j < \theta\); then \(L_{def}\) is the
-probability that the action lies outside \(A_\theta = \{y\} \cup \{n + j : c_j < \theta\}\). Replacing \(1[a \notin A]\) by a
-non-increasing \(\Psi(p(A))\) gives, with the costs sorted and \(c_{(J + 1)} = 1\),
+Layer cake [derived here]: draw theta uniform on [0, 1] and call expert j acceptable iff \(c_j < \theta\); then
+\(L_{def}\) is the probability that the action lies outside \(A_\theta = \{y\} \cup \{n + j : c_j < \theta\}\).
+Replacing \(1[a \notin A]\) by a non-increasing \(\Psi(p(A))\) gives, with the costs sorted and \(c_{(J + 1)} = 1\),
 
 .. math:: L_\Psi = c_{(1)} \Psi(p_y) + \sum_{i=1}^{J} (c_{(i+1)} - c_{(i)})\, \Psi(p_y + p_{n+(1)} + .. + p_{n+(i)}).
 
-One expert: the family of Mao, Mohri, Zhong, "Realizable H-Consistent and Bayes-Consistent Loss Functions for Learning to
-Defer", NeurIPS 2024; with \(\Psi = -\log\) and costs in {0, 1} the realizable surrogate of Mozannar et al. 2023. Abstracts read;
+One expert: the family of Mao, Mohri, Zhong, "Realizable H-Consistent and Bayes-Consistent Loss Functions for
+Learning to Defer", NeurIPS 2024; with \(\Psi = -\log\) and costs in {0, 1} the realizable surrogate of Mozannar et
+al. 2023. Abstracts read;
 the several-expert form printed by Mao, Mohri, Zhong (ICML 2025) could not be seen and may differ.
 
-Baselines: Mozannar and Sontag (2020), softmax; Verma and Nalisnick (2022), one versus all; Verma, Barrejon, Nalisnick (2023),
-both for several experts. Read in public code.
+Baselines: Mozannar and Sontag (2020), softmax; Verma and Nalisnick (2022), one versus all; Verma, Barrejon,
+Nalisnick (2023), both for several experts. Read in public code.
 """
 
 from collections.abc import Callable
@@ -32,7 +33,11 @@ PSI: dict[str, Callable[[Tensor, float], Tensor]] = {  # of log P; all vanish at
     "gce": lambda log_mass, q: -torch.expm1(q * log_mass) / q,
     "mae": lambda log_mass, q: -torch.expm1(log_mass),
 }
-BAYES = {"log": False, "gce": False, "mae": True}  # minimised over all functions, is the action optimal? All: realizable
+BAYES = {
+    "log": False,
+    "gce": False,
+    "mae": True,
+}  # minimised over all functions, is the action optimal? All: realizable
 
 
 def single_stage_loss(
@@ -53,8 +58,8 @@ def single_stage_loss(
         scores: (N, n + J) scores, the n labels first.
         target: (N,) labels in 0..n-1.
         costs: (N, J) costs of the experts in [0, 1], e.g. `deferral_costs(...)`; J may be 0.
-        psi: "mae" \(1 - t\), the member that is Bayes-consistent; "log" \(-\log t\) and "gce" \((1 - t^q)/q\), which are
-            realizable only, and easier to optimise.
+        psi: "mae" \(1 - t\), the member that is Bayes-consistent; "log" \(-\log t\) and "gce" \((1 - t^q)/q\), which
+            are realizable only, and easier to optimise.
         q: exponent of "gce", in (0, 1).
         weight: (N,) weight of each sample.
         reduction: "mean", "sum" or "none".
@@ -127,7 +132,9 @@ def deferral_costs(predictions: Any, target: Any, *, alpha: Any = 1.0, beta: Any
     """
     g, y = torch.as_tensor(predictions), torch.as_tensor(target)
     if g.ndim != 2 or y.shape != g.shape[:1]:
-        raise InvalidInputError(f"`predictions` must be (N, J) beside (N,) labels, got {tuple(g.shape)}, {tuple(y.shape)}")
+        raise InvalidInputError(
+            f"`predictions` must be (N, J) beside (N,) labels, got {tuple(g.shape)}, {tuple(y.shape)}"
+        )
     wrong = (g != y[:, None]).to(torch.get_default_dtype())
     a, b = (torch.as_tensor(v, dtype=wrong.dtype) for v in (alpha, beta))
     if (a < 0).any() or (b < 0).any():
@@ -136,7 +143,7 @@ def deferral_costs(predictions: Any, target: Any, *, alpha: Any = 1.0, beta: Any
 
 
 def softmax_deferral_loss(scores: Any, target: Any, costs: Any, *, reduction: str = "mean") -> Float[Tensor, "..."]:
-    r"""Baseline \(-\log p_y - \sum_j (1 - c_j) \log p_{n + j}\) of Mozannar and Sontag, for several experts of Verma et al.
+    r"""Baseline \(-\log p_y - \sum_j (1 - c_j) \log p_{n + j}\).
 
     Args:
         scores, target, costs, reduction: as in `single_stage_loss`.
@@ -144,8 +151,8 @@ def softmax_deferral_loss(scores: Any, target: Any, costs: Any, *, reduction: st
     Guarantee: Bayes-consistent; not realizable H-consistent.
 
     Example:
-        >>> softmax_deferral_loss(torch.zeros(1, 3), [0], torch.ones(1, 1)).item() == torch.log(torch.tensor(3.0)).item()
-        True
+        >>> softmax_deferral_loss(torch.zeros(1, 3), [0], torch.ones(1, 1)).item() ==
+        torch.log(torch.tensor(3.0)).item() True
 
     Reference: Mozannar and Sontag (2020), Verma, Barrejon, Nalisnick (2023); public code read.
     """
@@ -158,7 +165,7 @@ def softmax_deferral_loss(scores: Any, target: Any, costs: Any, *, reduction: st
 def one_versus_all_deferral_loss(
     scores: Any, target: Any, costs: Any, *, reduction: str = "mean"
 ) -> Float[Tensor, "..."]:
-    r"""Baseline of Verma and Nalisnick: one binary logistic loss a label and an expert, with targets \(1[k = y]\), \(1 - c_j\).
+    r"""Baseline: one binary logistic loss for each label and expert, with targets \(1[k = y]\) and \(1 - c_j\).
 
     Args:
         scores, target, costs, reduction: as in `single_stage_loss`.
@@ -167,8 +174,8 @@ def one_versus_all_deferral_loss(
         realizable H-consistent.
 
     Example:
-        >>> one_versus_all_deferral_loss(torch.zeros(1, 3), [0], torch.ones(1, 1)).round(decimals=4).item()
-        2.0794...
+        >>> round(one_versus_all_deferral_loss(torch.zeros(1, 3), [0], torch.ones(1, 1)).item(), 4)
+        2.0794
 
     Reference: Verma and Nalisnick (2022), Verma, Barrejon, Nalisnick (2023); public code read (it uses base 2).
     """

@@ -1,7 +1,7 @@
 r"""Surrogate losses of two-stage deferral: the experts are fixed, the router is learned.
 
-Symbols: scores \(r \in R^K\) of one input, one for each expert; costs \(c \in [0, 1]^K\); \(p = softmax(r)\). The router
-sends the input to \(\arg\max_k r_k\) and pays \(L_{tdef} = \sum_k c_k 1[\arg\max r = k]\).
+Symbols: scores \(r \in R^K\) of one input, one for each expert; costs \(c \in [0, 1]^K\); \(p = softmax(r)\). The
+router sends the input to \(\arg\max_k r_k\) and pays \(L_{tdef} = \sum_k c_k 1[\arg\max r = k]\).
 
 - COMPSUM: \(\sum_k (1 - c_k) \ell(r, k)\) with \(\ell\) = exp \(\sum_{i \ne k} e^{r_i - r_k}\), log \(-\log p_k\),
   GCE \((1 - p_k^q) / q\), MAE \(1 - p_k\). Mao, C. Mohri, M. Mohri, Zhong, "Two-Stage Learning to Defer with Multiple

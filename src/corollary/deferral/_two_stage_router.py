@@ -1,8 +1,8 @@
 r"""`TwoStageRouter`: a router between K given experts, learned from their costs.
 
 Symbols and losses as in `_two_stage`. At decision time a price is set against the scores: the action is
-\(\arg\max_k v_k(x) - \lambda\, price_k\) with \(v = \sigma(r)\) for the VALUE loss (an estimate of \(E[1 - c_k | x]\)) and
-\(v = softmax(r)\) for the others (their policy).
+\(\arg\max_k v_k(x) - \lambda\, price_k\) with \(v = \sigma(r)\) for the VALUE loss (an estimate of \(E[1 - c_k |
+x]\)) and \(v = softmax(r)\) for the others (their policy).
 """
 
 from collections.abc import Callable
@@ -46,8 +46,8 @@ class TwoStageRouter(BaseEstimator):
         >>> router.predict(x[:2]).tolist(), router.route(x[:2], price=2.0).tolist()
         ([0, 1], [0, 0])
 
-    Reference: Mao, C. Mohri, M. Mohri, Zhong (NeurIPS 2023); Mao, Mohri, Zhong (ICML 2025); reconstructed from abstracts
-        and notes, may differ.
+    Reference: Mao, C. Mohri, M. Mohri, Zhong (NeurIPS 2023); Mao, Mohri, Zhong (ICML 2025); reconstructed from
+        abstracts and notes, may differ.
     """
 
     def __init__(
@@ -134,11 +134,15 @@ class TwoStageRouter(BaseEstimator):
         return loss
 
     def _fit_linear(self, x: Any, target: torch.Tensor, weight: torch.Tensor | None) -> None:
-        options = {"outputs": self.n_experts_, "l2": self.l2, "iterations": self.iterations}
+
+        def solve(kind: str, start: Linear | None = None) -> Linear:
+            loss, k = self._objective(target, weight, kind), self.n_experts_
+            return fit_linear(x, loss, outputs=k, l2=self.l2, start=start, iterations=self.iterations)
+
         convex = PROPERTIES[self.loss].convex
-        found = fit_linear(x, self._objective(target, weight, self.loss if convex else "compsum-log"), **options)
+        found = solve(self.loss if convex else "compsum-log")
         if not convex:
-            start, found = found, fit_linear(x, self._objective(target, weight, self.loss), start=found, **options)
+            start, found = found, solve(self.loss, found)
             self.fallback_ = self._cost(x, found, target, weight) > self._cost(x, start, target, weight)
             found = start if self.fallback_ else found
         self.coef_, self.intercept_, self.n_iter_ = found.weight, found.intercept, found.iterations

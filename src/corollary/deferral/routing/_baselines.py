@@ -48,7 +48,7 @@ class NeighbourRouter:
     Example:
         >>> x, q = sparse.csr_matrix(np.eye(3)), np.array([[1.0, 0], [0, 1], [0, 1]])
         >>> NeighbourRouter(k=1).fit(x, q).values(x[:1]).round(2).tolist()
-        [[0.67, 0.33]]
+        [[0.78, 0.22]]
     """
 
     def __init__(self, *, k: int = 40) -> None:

@@ -1,4 +1,4 @@
-"""Bootstrap intervals over prompts, or over clusters of prompts (subjects, users), paired where routers are compared."""
+"""Bootstrap intervals over prompts or clusters of prompts (subjects, users), paired where routers are compared."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any

@@ -5,8 +5,8 @@ Three disjoint sets of rows: those the router learned from, those on which polic
 to the one that would be best: for a budget from cheap to dear, for a quality from dear to cheap.
 
 With gaps in the log: where propensities are known, doubly robust values
-\(\hat q(x, a) + \frac{1[a\ asked]}{p} (q - \hat q(x, a))\), unbiased whatever \(\hat q\); else only requests whose chosen
-model was asked, under the stated assumption that models were asked whatever the prompt and the outcome.
+\(\hat q(x, a) + \frac{1[a\ asked]}{p} (q - \hat q(x, a))\), unbiased whatever \(\hat q\); else only requests whose
+chosen model was asked, under the stated assumption that models were asked whatever the prompt and the outcome.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from corollary.certificates import Assumption, Certificate, Reference, digest, refuse_reuse
+from corollary.certificates import Assumption, Certificate, Reference, Undecided, digest, refuse_reuse
 from corollary.deferral._certificate import bounds, passed
 from corollary.deferral.routing._log import RoutingLog
 from corollary.deferral.routing._metrics import sweep_choices
@@ -55,7 +55,7 @@ def outcomes(log: RoutingLog, choice: np.ndarray, values: np.ndarray) -> tuple[n
     guess = values[rows, choice]
     robust = guess + weight * (np.where(seen, quality, guess) - guess)
     if _varies(log):
-        mean = np.nanmean(log.cost, axis=0)[choice]
+        mean = log.costs.mean(0)[choice]
         cost = mean + weight * (np.where(seen, cost, mean) - mean)
     return cost, robust
 
@@ -135,8 +135,7 @@ def calibrate(
     cost, good = outcomes(second, choice, worth[~choosing])
     evidence = {"cost": cost, "quality": good, "rows": rows[~choosing]}
     ranges = _ranges(first, largest_cost)
-    upper_lower = _try_bounds(evidence, delta, ranges)
-    count = passed(*upper_lower, np.inf if budget is None else budget, plan["targets"]) if upper_lower else 0
+    count = _passed(evidence, budget, plan["targets"], delta=delta, ranges=ranges)
     chosen = max(count - 1, 0)
     keep = slice(0, chosen + 1)
     evidence = {"cost": cost[:, keep], "quality": good[:, keep], "rows": rows[~choosing]}
@@ -201,7 +200,7 @@ def _plan(
 
 
 def _moments(x: np.ndarray, size: int, delta: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each column: mean, standard error of its difference to a mean over `size` further rows, width of a bound there."""
+    """Of each column: mean, standard error of its difference to `size` further rows, width of a bound there."""
     seen = ~np.isnan(x)
     count = np.maximum(seen.sum(0), 1)
     mean = np.where(seen.any(0), np.where(seen, x, 0.0).sum(0) / count, np.inf)
@@ -217,7 +216,9 @@ def _last(fits: np.ndarray, cost: np.ndarray) -> int | None:
 
 
 def _varies(log: RoutingLog) -> bool:
-    return log.cost is not None and bool((np.nanstd(log.cost, axis=0) > 1e-12 * np.nanmax(log.cost)).any())
+    if log.cost is None:
+        return False
+    return bool((np.nanstd(log.cost, axis=0) > 1e-12 * np.nanmax(log.cost)).any())
 
 
 def _ranges(first: RoutingLog, largest: float | None) -> dict[str, list[float]]:
@@ -230,13 +231,15 @@ def _ranges(first: RoutingLog, largest: float | None) -> dict[str, list[float]]:
     return {"cost": spread, "quality": [1 - weight, weight]}
 
 
-def _try_bounds(evidence: dict[str, np.ndarray], delta: float, ranges: dict[str, Any]) -> Any:
-    from corollary.certificates import Undecided
-
+def _passed(
+    evidence: dict[str, np.ndarray], budget: float | None, targets: np.ndarray, *, delta: float, ranges: dict[str, Any]
+) -> int:
+    """How many policies of the sequence pass; 0 where the rows decide nothing."""
     try:
-        return bounds(evidence["cost"], evidence["quality"], evidence["rows"], delta=delta, ranges=ranges)
+        upper, lower = bounds(evidence["cost"], evidence["quality"], evidence["rows"], delta=delta, ranges=ranges)
     except Undecided:
-        return None
+        return 0
+    return passed(upper, lower, np.inf if budget is None else budget, targets)
 
 
 def _statement(witness: Mapping[str, Any], count: int, delta: float) -> str:

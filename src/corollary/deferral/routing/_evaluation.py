@@ -50,7 +50,7 @@ def evaluate(
         >>> log = RoutingLog(("a", "b", "c"), ("cheap", "dear"), np.array([[0.0, 1.0], [1.0, 1.0], [0.0, 1.0]]))
         >>> out = evaluate(log, {"knows": log.quality}, repeats=0)
         >>> round(out["routers"]["knows"]["aiq"], 4), round(out["routers"]["random"]["aiq"], 4)
-        (0.8889, 0.6667)
+        (0.7778, 0.6667)
     """
     if not log.complete:
         raise InvalidInputError("evaluation needs every model on every prompt; use `calibrate` for logs with gaps")

@@ -4,8 +4,8 @@ A string of bytes \(b_0 .. b_{m-1}\) has the hash \(h = \sum_j (b_j + 1) B^j \bm
 \(P_i = \sum_{j<i} (b_j + 1) B^j\) over all texts end to end, the hash of any span [s, e) is
 \((P_e - P_s) B^{-s}\): one subtraction and one product, whatever its length. B is odd, so it has an inverse.
 
-The bucket is the top bits of \(mix(h \oplus salt)\), the salt telling words, pairs of words and character n-grams apart.
-Eight lines of plain Python compute the same (the exported JSON says how; a test does it).
+The bucket is the top bits of \(mix(h \oplus salt)\), the salt telling words, pairs of words and character n-grams
+apart. Eight lines of plain Python compute the same (the exported JSON says how; a test does it).
 """
 
 from collections.abc import Sequence

@@ -92,13 +92,13 @@ class RoutingLog:
 
     @property
     def dearer(self) -> int:
-        """The model that counts as the dear one of two: of higher mean cost, or of higher mean quality without costs."""
+        """The model that counts as the dear one: of highest mean cost, or of highest mean quality without costs."""
         by = self.mean_quality if self.cost is None else np.nanmean(self.cost, axis=0)
         return int(np.argmax(by))
 
     @property
     def costs(self) -> Float[np.ndarray, "n k"]:
-        """(N, K) cost of a request: the log's, empty cells at the model's mean; else 1 for the dearer model, 0 for others."""
+        """(N, K) cost of a request: the log's (empty cells at the model's mean), else 1 for the dearer model and 0."""
         if self.cost is None:
             return np.tile(np.arange(len(self.models)) == self.dearer, (len(self), 1)).astype(np.float64)
         return np.where(np.isnan(self.cost), np.nanmean(self.cost, axis=0), self.cost)
@@ -140,7 +140,7 @@ def read_log(
     exclude: str | Path | None = None,
     prices: Mapping[str, float] | None = None,
 ) -> RoutingLog:
-    """Read a log of requests.
+    r"""Read a log of requests.
 
     Args:
         path: `.jsonl`, `.csv` or `.parquet`, wide (one column of quality per model) or long (`model, quality`).
@@ -163,7 +163,7 @@ def read_log(
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "log.csv"
-        >>> _ = path.write_text("prompt,cheap,dear\\nhello,0,1\\nbye,1,1\\n")
+        >>> _ = path.write_text("prompt,cheap,dear\nhello,0,1\nbye,1,1\n")
         >>> read_log(path).roles
         {'prompt': 'prompt', 'cheap': 'quality of cheap', 'dear': 'quality of dear'}
     """

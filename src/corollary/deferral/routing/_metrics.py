@@ -1,8 +1,8 @@
 r"""How good a router is, whatever its threshold: RouteLLM's metrics exactly as coded, a correct oracle, AIQ, frontiers.
 
 Two models, weak w and strong s; a score a prompt. RouteLLM (commit 0b64fda, read): the 11 edges of the deciles of the
-scores; at edge t the prompts with score >= t (> t at the last) go to the strong model; x = share sent, y = mean quality.
-APGR = (area under y - the same for weak alone) / (strong - weak), both areas by trapezoids over the same x.
+scores; at edge t the prompts with score >= t (> t at the last) go to the strong model; x = share sent, y = mean
+quality. APGR = (area under y - the same for weak alone) / (strong - weak), both areas by trapezoids over the same x.
 CPT(q) = x where y first is w + q (s - w), by `np.interp` (which assumes that y increases).
 RouteLLM's "optimal" curve stays at the union of right answers even at 100 % strong calls; the oracle here does not.
 

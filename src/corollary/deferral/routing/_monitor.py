@@ -1,8 +1,9 @@
 r"""Online monitors: bets against a certificate while traffic comes; once the gambler is rich, it is revoked.
 
-Symbols: values \(x_t\) in [0, top], the certified mean m, capital \(K_t = \prod_{s \le t} (1 + \lambda_s (x_s - m))\) with bets
-chosen before \(x_t\) is seen. While the mean given the past is at most m, the capital is a nonnegative supermartingale, and
-Ville's inequality bounds the probability that it ever reaches 1/alpha by alpha: a false alarm in all time, not a day.
+Symbols: values \(x_t\) in [0, top], the certified mean m, capital \(K_t = \prod_{s \le t} (1 + \lambda_s (x_s -
+m))\) with bets chosen before \(x_t\) is seen. While the mean given the past is at most m, the capital is a nonnegative
+supermartingale, and Ville's inequality bounds the probability that it ever reaches 1/alpha by alpha: a false alarm
+in all time, not a day.
 """
 
 import numpy as np

@@ -14,7 +14,7 @@ MAX_BYTES = 8 << 30
 
 
 def read_columns(path: str | Path) -> dict[str, list[Any]]:
-    """Read a table as columns of equal length; what a row lacks is None.
+    r"""Read a table as columns of equal length; what a row lacks is None.
 
     Args:
         path: a `.jsonl` (one object a line), `.csv` (with a header) or `.parquet` file.
@@ -28,7 +28,7 @@ def read_columns(path: str | Path) -> dict[str, list[Any]]:
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "log.csv"
-        >>> _ = path.write_text("prompt,a\\nhello,1\\n")
+        >>> _ = path.write_text("prompt,a\nhello,1\n")
         >>> read_columns(path)
         {'prompt': ['hello'], 'a': ['1']}
     """

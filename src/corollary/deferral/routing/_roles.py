@@ -2,8 +2,8 @@
 
 1. Prompt: the column that was named; else the first of `PROMPTS`; else the text column with the longest mean text.
 2. Long form, if there are a column `model` and one of `QUALITIES`: one row an answer. `cost`, `propensity` if present.
-3. Wide form otherwise. Cost of model m: `cost:m`, `m:cost`, `m_cost`, `cost_m`, `m|total_cost`. Numbers beside the prompt:
-   `feature:NAME`; a column `embedding` of lists of numbers.
+3. Wide form otherwise. Cost of model m: `cost:m`, `m:cost`, `m_cost`, `cost_m`, `m|total_cost`. Numbers beside the
+   prompt: `feature:NAME`; a column `embedding` of lists of numbers.
 4. Models, wide: the columns that were named; else every column of numbers in [0, 1] (or true/false) that is no cost, no
    feature, no `propensity`, and whose name does not end in `id` or `index`.
 """
