@@ -61,11 +61,18 @@ def text_scores(block, text, models):
 
 def statistics_scores(block, text, models):
     """What length, digits, punctuation ... add to the score of each model."""
-    data = text.encode("utf-8", "replace")
-    counts = [sum(b in group for b in data) for group in GROUPS] + [sum(b >= 128 for b in data)]
+    data = text.rstrip().encode("utf-8", "replace") + b"\n"
+    names = ("digits", "capitals", "lines", "questions", "symbols", "blanks", "commas", "quotes", "stops")
+    count = {name: sum(b in group for b in data) for name, group in zip(names, GROUPS, strict=True)}
+    count["non-ascii"] = sum(b >= 128 for b in data)
     words, letters = len(words_of(data)), sum(is_word(b) for b in data)
-    raw = [math.log1p(len(data)), math.log1p(words), letters / (words + 1)]
-    raw += [c / (len(data) + 1) for c in counts] + [math.log1p(c) for c in counts]
+    lines = [len(line) for line in data[:-1].split(b"\n")]
+    logs = {"length": len(data) - 1, "words": words, "longest line": max(lines), "last line": lines[-1]}
+    found = {name: math.log1p(v) for name, v in logs.items()}
+    found |= {"length of words": letters / (words + 1), "mean line": math.log1p(sum(lines) / len(lines))}
+    found |= {f"share of {name}": v / len(data) for name, v in count.items()}
+    found |= {f"number of {name}": math.log1p(v) for name, v in count.items()}
+    raw = [found[name] for name in block["names"]]
     limit, scale = block["limit"], block["scale"]
     pairs = zip(raw, block["mean"], block["spread"], strict=True)
     x = [scale * min(limit, max(-limit, (v - mean) / spread)) for v, mean, spread in pairs]

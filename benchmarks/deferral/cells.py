@@ -17,7 +17,7 @@ SEEDS = (0, 1, 2)
 MMLU = [{"data": "mmlu", "protocol": p, "seed": s} for s in SEEDS for p in ("in-domain", "unseen")]
 NINE = [{"data": "nine", "seed": s} for s in range(5)]
 QUICK = [{"data": "nine", "seed": 0}, {"data": "speed", "seed": 0}]
-DEFAULT = [*MMLU, *NINE, {"data": "speed", "seed": 0}]
+DEFAULT = [*MMLU[:2], *NINE, {"data": "speed", "seed": 0}, *MMLU[2:]]
 FULL = [
     *({"data": "mmlu", "protocol": p, "seed": s} for s in range(10) for p in ("in-domain", "unseen")),
     *({"data": "nine", "seed": s} for s in range(20)),

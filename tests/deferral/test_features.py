@@ -98,13 +98,20 @@ def test_tfidf_is_scikit_learns():
 def test_statistics_by_hand():
     from corollary.deferral.routing._statistics import NAMES, text_statistics
 
-    row = dict(zip(NAMES, text_statistics(["Ab 12, é?\n"])[0], strict=True))
-    size = len("Ab 12, é?\n".encode())
+    first, empty, row = text_statistics(["no", "", "Ab 12, é?\nend. \n"])
+    row = dict(zip(NAMES, row, strict=True))
+    size = len("Ab 12, é?\nend.".encode())
     assert row["length"] == pytest.approx(np.log1p(size))
-    assert row["words"] == pytest.approx(np.log1p(3))
+    assert row["words"] == pytest.approx(np.log1p(4))
+    assert row["length of words"] == pytest.approx(9 / 5)
+    assert row["longest line"] == pytest.approx(np.log1p(10))
+    assert row["mean line"] == pytest.approx(np.log1p(7))
+    assert row["last line"] == pytest.approx(np.log1p(4))
     assert row["share of digits"] == pytest.approx(2 / (size + 1))
+    assert row["number of lines"] == pytest.approx(np.log1p(2))
     assert row["number of non-ascii"] == pytest.approx(np.log1p(2))
-    assert row["number of capitals"] == pytest.approx(np.log1p(1))
+    np.testing.assert_allclose(first, text_statistics(["no"])[0])
+    assert (empty[:6] == 0).all()
 
 
 def test_numbers_beside_the_prompt():

@@ -6,6 +6,7 @@ from typing import Any
 _HOME = {
     "CoverageCurve": "_rejection",
     "PROPERTIES": "_two_stage",
+    "DeferralClassifier": "_deferral_classifier",
     "Properties": "_two_stage",
     "RejectionLoss": "_rejection",
     "SingleStageLoss": "_single_stage",

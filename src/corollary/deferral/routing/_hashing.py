@@ -102,7 +102,7 @@ def buckets(value: UInt64[np.ndarray, " m"], *, salt: int, bits: int) -> Int[np.
     return (h >> np.uint64(64 - bits)).astype(np.int64)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=8)
 def _cached_powers(size: int) -> tuple[np.ndarray, np.ndarray]:
     base, inverse = np.full(size, BASE, dtype=np.uint64), np.full(size, INVERSE, dtype=np.uint64)
     base[0] = inverse[0] = 1

@@ -32,35 +32,46 @@ _CLASSES = (
     "stops",
     "non-ascii",
 )
+_SHARES = [_CLASSES.index(c) for c in ("digits", "capitals", "stops")]
+_NUMBERS = [_CLASSES.index(c) for c in ("digits", "lines", "questions", "symbols", "blanks", "commas", "non-ascii")]
 
 NAMES = (
     "length",
     "words",
     "length of words",
-    *(f"share of {c}" for c in _CLASSES[1:]),
-    *(f"number of {c}" for c in _CLASSES[1:]),
+    "longest line",
+    "mean line",
+    "last line",
+    *(f"share of {_CLASSES[c]}" for c in _SHARES),
+    *(f"number of {_CLASSES[c]}" for c in _NUMBERS),
 )
 
 
 def text_statistics(texts: Sequence[str]) -> Float[np.ndarray, "n f"]:
-    """Raw statistics, one row a text, in the order of `NAMES`.
+    """Raw statistics, one row a text, in the order of `NAMES`: of bytes, log(1 + x); trailing blanks do not count.
 
     Example:
         >>> dict(zip(NAMES, text_statistics(["What is 2 + 2?"])[0].round(2).tolist()))["number of digits"]
         1.1
     """
-    encoded = [t.encode("utf-8", "replace") for t in texts]
+    encoded = [t.rstrip().encode("utf-8", "replace") + b"\n" for t in texts]
     lengths = np.array([len(e) for e in encoded], dtype=np.int64)
     raw = np.frombuffer(b"".join(encoded), dtype=np.uint8)
     owner = np.repeat(np.arange(len(texts)), lengths)
     count = np.bincount(owner * len(_CLASSES) + _CLASS[raw], minlength=len(texts) * len(_CLASSES))
-    count = count.reshape(len(texts), len(_CLASSES))[:, 1:].astype(np.float64)
+    count = count.reshape(len(texts), len(_CLASSES)).astype(np.float64)
     inside = WORD_BYTE[raw]
-    begins = inside & np.append(True, ~inside[:-1] | (owner[1:] != owner[:-1]))[: len(raw)]
+    begins = inside & ~np.append(False, inside[:-1])  # every text ends with a line break, so words do not run over
     words = np.bincount(owner[begins], minlength=len(texts))
     letters = np.bincount(owner[inside], minlength=len(texts))
-    size = lengths[:, None] + 1.0
-    return np.column_stack([np.log1p(lengths), np.log1p(words), letters / (words + 1.0), count / size, np.log1p(count)])
+    breaks = np.flatnonzero(raw == 10)
+    lines, last = np.diff(breaks, prepend=-1) - 1, np.cumsum(count[:, _CLASSES.index("lines")]).astype(np.int64)
+    first = np.append(0, last[:-1])
+    mean = np.add.reduceat(lines, first) / (last - first)
+    long = np.column_stack([lengths - 1, words])
+    of_lines = np.column_stack([np.maximum.reduceat(lines, first), mean, lines[last - 1]])
+    shares, numbers = count[:, _SHARES] / lengths[:, None], np.log1p(count[:, _NUMBERS])
+    return np.column_stack([np.log1p(long), letters / (words + 1.0), np.log1p(of_lines), shares, numbers])
 
 
 class TextStatistics:
