@@ -56,16 +56,16 @@ def test_realizable_members_find_the_zero_cost_router():
 
 def test_networks_and_user_modules():
     rng = np.random.default_rng(2)
-    x = rng.uniform(-1, 1, size=(1200, 2))
+    x = rng.uniform(-1, 1, size=(700, 2))
     best = (x[:, 0] * x[:, 1] > 0).astype(int)  # no linear router sees it
-    costs = np.ones((1200, 2))
-    costs[np.arange(1200), best] = 0
+    costs = np.ones((700, 2))
+    costs[np.arange(700), best] = 0
     assert 1 - TwoStageRouter().fit(x, costs).score(x, costs) > 0.35
     makers = ("mlp", lambda d, k: torch.nn.Sequential(torch.nn.Linear(d, 32), torch.nn.Tanh(), torch.nn.Linear(32, k)))
     for model in makers:
-        router = TwoStageRouter(model=model, rate=1e-2, seed=1).fit(x[:1000], costs[:1000])
-        assert 1 - router.score(x[1000:], costs[1000:]) < 0.1
-        again = TwoStageRouter(model=model, rate=1e-2, seed=1).fit(x[:1000], costs[:1000])
+        router = TwoStageRouter(model=model, rate=1e-2, seed=1, batch=64).fit(x[:550], costs[:550])
+        assert 1 - router.score(x[550:], costs[550:]) < 0.1
+        again = TwoStageRouter(model=model, rate=1e-2, seed=1, batch=64).fit(x[:550], costs[:550])
         np.testing.assert_array_equal(router.scores(x), again.scores(x))
 
 

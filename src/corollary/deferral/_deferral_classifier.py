@@ -1,8 +1,8 @@
 r"""`DeferralClassifier`: a linear classifier that may hand an input to one of J experts, trained in one stage.
 
 Symbols and losses as in `_single_stage`. The surrogates are not convex: training starts from the minimiser of the
-convex softmax baseline, goes to "log" and from there to the wanted member, and goes back to the last stage where the deferral
-cost on the training rows got worse.
+convex softmax baseline, goes to "log" and from there to the wanted member, and goes back to the last stage where the
+deferral cost on the training rows got worse.
 """
 
 from collections.abc import Callable
