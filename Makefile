@@ -44,7 +44,7 @@ check: $(STAMP)  ## Style, types, docs, and every example in README, docs and do
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(THREADS) $(TESTS) --doctest-modules src/corollary -p no:cacheprovider
-	$(VENV)/bin/mkdocs build --strict --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet --site-dir site
 	$(PY) docs/tables.py --check
 
 bench: $(STAMP)  ## The default benchmark grid of THEME (make bench THEME=gating).

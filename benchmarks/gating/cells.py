@@ -117,6 +117,9 @@ def table(records):
             f"| bits per byte, {len(text)} seeds | {' | '.join(groups)} | worst domain |",
             "|---" * (len(groups) + 2) + "|",
         ]
+        own = [[*(r["own_expert"].get(g, np.nan) for g in groups), max(r["own_expert"].values())] for r in text]
+        shown = ["–" if np.isnan(m) else f"{m:.3f}" for m in np.mean(own, axis=0)]
+        lines.append(f"| *own expert (needs the label)* | {' | '.join(shown)} |")
         for method in METHODS:
             values = np.array(
                 [[*(r["bits_per_byte"][method][g] for g in groups), r["worst_domain"][method]] for r in text]

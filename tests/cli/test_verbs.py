@@ -217,6 +217,7 @@ def test_report_doctor_bench_and_help(composed, tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "again.html").read_bytes() == page
     assert json.loads(run_command("doctor", "--json").stdout)["core"]["torch"]
+    assert run_command("--version").stdout.startswith("corollary 0.")
     shown = run_command("--help").stdout
     for verb in ("demo", "compose", "generate", "verify", "report", "bench", "doctor"):
         assert verb in shown

@@ -1,6 +1,7 @@
 """The command `corollary`: one file a verb, each thin around the library."""
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -17,6 +18,26 @@ app = typer.Typer(
     add_completion=False,
 )
 _verbs.attach(app)
+
+
+def _version(*, asked: bool) -> None:
+    if asked:
+        from corollary import __version__
+
+        typer.echo(f"corollary {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=lambda asked: _version(asked=asked)
+        ),
+    ] = False,
+) -> None:
+    """Machine learning with guarantees: every result carries a certificate that anyone can check again."""
 
 
 def main() -> None:

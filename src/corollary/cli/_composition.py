@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from corollary.cli import _console as ui
+from corollary.errors import MissingExtraError
 from corollary.runs import RunFolder, read_json, write_json
+
+
+def as_splits(mixed: dict[str, Any]) -> dict[str, Any]:
+    """Mixed documents of each split, with the labels of those that are held out."""
+    return {**{split: m.documents for split, m in mixed.items()}, "labels": mixed["certify"].label}
+
 
 Data = Callable[[], tuple[dict[str, Any], dict[str, Any]]]
 SHOWN = (
@@ -36,20 +43,22 @@ def compose_and_report(
     from corollary.certificates import load_certificate
 
     with RunFolder(out, config, overwrite=overwrite) as run, ui.progress(quiet=quiet or as_json) as tell:
-        if not (run.path / "report.html").exists():
+        if not (run.path / "metrics.json").exists():
             _compute(run, data, experts or {}, {"seed": seed, **(options or {})}, tell)
+        told = "" if (run.path / "report.html").exists() else _report(run, tell)
         certificate, _ = load_certificate(run.path)
         metrics = read_json(run.path / "metrics.json")
     if as_json:
         ui.emit({"run": str(out), "metrics": metrics, "certificate": str(out / "certificate.json")})
     elif not quiet:
         tell_outcome(out, metrics, str(certificate))
+        if told:
+            ui.say(f"no report was written: {told}")
 
 
 def _compute(run: RunFolder, data: Data, experts: dict[str, str], options: dict[str, Any], tell: Any) -> None:
     from corollary.gating import Settings, compose, issue, metrics, train_experts
     from corollary.models import load
-    from corollary.report import write_report
 
     settings = Settings(**options)
     tell("reading text", 0.0)
@@ -64,8 +73,18 @@ def _compute(run: RunFolder, data: Data, experts: dict[str, str], options: dict[
     tell("certifying", 0.0)
     certificate = issue(run, composition, settings, provenance())
     write_json(run.inside("metrics.json"), metrics(composition, certificate, seed=settings.seed))
+
+
+def _report(run: RunFolder, tell: Any) -> str:
+    """Write the page; without its extra, the sentence that says what is missing."""
+    from corollary.report import write_report
+
     tell("writing the report", 0.0)
-    write_report(run.path)
+    try:
+        write_report(run.path)
+    except MissingExtraError as problem:
+        return str(problem)
+    return ""
 
 
 def provenance() -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from corollary.cli import _console as ui
-from corollary.cli._composition import compose_and_report
+from corollary.cli._composition import as_splits, compose_and_report
 from corollary.cli._mixture import parse_constraints
 from corollary.documents import Documents
 
@@ -34,6 +34,9 @@ def run(
         float, typer.Option(min=1e-6, max=0.5, help="Probability that a statistical statement fails.")
     ] = 0.05,
     steps: Annotated[int, typer.Option(min=1, help="Training steps of the causal gate.")] = 800,
+    longest: Annotated[
+        int, typer.Option(min=50, help="Tokens at which certification documents are cut, each still counting as one.")
+    ] = 2000,
     against: Annotated[
         list[str] | None,
         typer.Option(
@@ -70,6 +73,7 @@ def run(
         "delta": delta,
         "steps": steps,
         "device": device,
+        "longest": longest,
         "top": top,
         "field": field,
         "mixture": mixture,
@@ -96,6 +100,7 @@ def run(
             "delta": delta,
             "steps": steps,
             "device": ui.check_device(device),
+            "longest": longest,
             "top": top,
             "mixture": constraints,
             **({"against": tuple(against)} if against else {}),
@@ -126,8 +131,5 @@ def read_domains(
         domains[name] = Domain(name, train, gate, validation, certify, {"origin": path})
     if len(domains) < 2:
         return domains, {}
-    splices = {
-        split: mixed_documents(domains, kind="splice", split=split, count=count, seed=seed).documents
-        for split, count in SPLICES.items()
-    }
-    return domains, {"splice": splices}
+    splices = {s: mixed_documents(domains, kind="splice", split=s, count=n, seed=seed) for s, n in SPLICES.items()}
+    return domains, {"splice": as_splits(splices)}

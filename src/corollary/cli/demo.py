@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from corollary.cli import _console as ui
-from corollary.cli._composition import compose_and_report
+from corollary.cli._composition import as_splits, compose_and_report
 
 
 def run(
@@ -32,9 +32,9 @@ def run(
     def data() -> tuple[dict, dict]:
         domains = text_domains(seed=seed)
         mixed = {
-            kind: {
-                s: mixed_documents(domains, kind=kind, split=s, count=n, seed=seed).documents for s, n in sizes.items()
-            }
+            kind: as_splits(
+                {s: mixed_documents(domains, kind=kind, split=s, count=n, seed=seed) for s, n in sizes.items()}
+            )
             for kind, sizes in MIXED.items()
         }
         return domains, mixed

@@ -46,6 +46,7 @@ class Settings:
         delta: probability that a statistical statement fails.
         seed: of everything random.
         device: where the causal gate is trained.
+        longest: tokens at which certification documents are cut: statistical statements need a bound fixed beforehand.
         top: experts used per token; None for all (see `ComposedLM`).
         mixture: rows (A, b) of constraints A lambda <= b on the mixtures of the domains that can occur; None for all.
         against: baselines that the certified gain is stated for, named before certification documents are scored; those
@@ -66,6 +67,7 @@ class Settings:
     seed: int = 0
     top: int | None = None
     device: str = "cpu"
+    longest: int = 2000
     mixture: tuple[Any, Any] | None = None
     against: tuple[str, ...] = ("fixed share", "pooled")
 
@@ -179,7 +181,7 @@ def compose(
     experts: Mapping[str, Any],
     *,
     pooled: Mapping[str, Any] | None = None,
-    mixed: Mapping[str, Mapping[str, Documents]] | None = None,
+    mixed: Mapping[str, Mapping[str, Any]] | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> Composition:
@@ -190,7 +192,8 @@ def compose(
         domains: name -> `Domain`; each name must be that of an expert.
         experts: name -> language model, frozen.
         pooled: name -> language model of pooled text, as baselines; the one named `pooled` also becomes an anchor.
-        mixed: kind -> {"gate": documents, "certify": documents} whose domain changes inside the document.
+        mixed: kind -> {"gate": documents, "certify": documents} whose domain changes inside the document; optionally
+            with "labels", the domain of each token of the latter, for the report.
         settings: what to do.
         progress: called with (what is being done, share done).
 
@@ -263,7 +266,7 @@ def compose(
         "fixed share, many rates": FixedShareGate(p, DEFAULT_RATES),
         **{name: m for name, m in pooled.items() if name not in anchors},
     }
-    held_out = {n: d.certify for n, d in domains.items()}
+    held_out = {n: d.certify.truncate(settings.longest) for n, d in domains.items()}
     held_out |= {kind: splits["certify"] for kind, splits in mixed.items() if "certify" in splits}
     run.stage("trust", lambda: _trust(model, mixed, names))
     tensors = run.stage("evaluation", lambda: _evaluate(model, baselines, held_out, tell))
@@ -303,15 +306,19 @@ def _group_weights(mixture: np.ndarray, mixed: int) -> np.ndarray:
     return np.concatenate([(1 - share) * domains, np.full(mixed, share / max(mixed, 1))])
 
 
-def _trust(model: ComposedLM, mixed: Mapping[str, Mapping[str, Documents]], names: list[str]) -> dict[str, np.ndarray]:
+def _trust(model: ComposedLM, mixed: Mapping[str, Mapping[str, Any]], names: list[str]) -> dict[str, np.ndarray]:
     """The gate's weights byte by byte on one held-out document that changes domain, for the report."""
-    shown = next((splits["certify"] for splits in mixed.values() if len(splits.get("certify", ()))), None)
-    if shown is None:
+    splits = next((s for s in mixed.values() if len(s.get("certify", ()))), None)
+    if splits is None:
         return {"tokens": np.zeros(0, np.uint8), "weights": np.zeros((0, len(model.experts)), np.float32)}
-    lengths = shown.lengths
-    document = shown.select([int(np.argmin(np.abs(lengths - np.median(lengths))))])
+    shown = splits["certify"]
+    chosen = int(np.argmin(np.abs(shown.lengths - np.median(shown.lengths))))
+    document = shown.select([chosen])
     scores = model.score(document).select(range(len(model.experts)))
-    return {"tokens": document.tokens, "weights": np.exp(model.gate.log_weights(scores)).astype(np.float32)}
+    found = {"tokens": document.tokens, "weights": np.exp(model.gate.log_weights(scores)).astype(np.float32)}
+    if "labels" in splits:
+        found["label"] = splits["labels"][shown.offsets[chosen] : shown.offsets[chosen + 1]].astype(np.int8)
+    return found
 
 
 def _evaluate(

@@ -95,7 +95,7 @@ def issue(run: RunFolder, composition: Composition, settings: Settings, provenan
             "domains": domains,
             "delta": settings.delta,
             "worst": limit,
-            "largest": int(max(2000, evidence["bytes"].max())),
+            "largest": settings.longest,
             "gain": 0.0,
         }
         if np.isfinite(limit):
@@ -109,6 +109,10 @@ def issue(run: RunFolder, composition: Composition, settings: Settings, provenan
             assumptions=[
                 Assumption("each domain's documents are drawn independently from what the domain will bring"),
                 Assumption("each document comes from one domain; documents that mix domains inside are not covered"),
+                Assumption(
+                    f"documents are cut at {settings.longest} tokens, and each still counts as one",
+                    "on every document scored here",
+                ),
                 Assumption(
                     "nothing saw the certification documents before",
                     "row hashes against training, gate and validation splits",
