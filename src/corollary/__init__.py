@@ -5,7 +5,10 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_PACKAGES = ("certificates", "datasets", "gating", "losses", "metrics", "models", "numerics", "report", "testing")
+_PACKAGES = (
+    *("certificates", "datasets", "deferral", "gating", "losses"),
+    *("metrics", "models", "numerics", "report", "testing"),
+)
 _NAMES = {
     "Certificate": "certificates",
     "CertificateError": "certificates",

@@ -2,7 +2,7 @@
 
 import typer
 
-from corollary.cli import bench, compose, demo, doctor, fit, generate, predict, report, verify
+from corollary.cli import bench, compose, demo, doctor, fit, generate, predict, report, route, verify
 
 VERBS = (demo, compose, generate, fit, predict, verify, report, bench, doctor)
 
@@ -11,3 +11,4 @@ def attach(app: typer.Typer) -> None:
     """Add every verb: the function `run` of its module, under the module's name."""
     for module in VERBS:
         app.command(name=module.__name__.rpartition(".")[2])(module.run)
+    app.add_typer(route.app)

@@ -1,0 +1,46 @@
+"""Learning to defer, to reject, and to route between experts, with certificates of cost and quality."""
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "CoverageCurve": "_rejection",
+    "PROPERTIES": "_two_stage",
+    "DeferralClassifier": "_deferral_classifier",
+    "Properties": "_two_stage",
+    "RejectionLoss": "_rejection",
+    "SingleStageLoss": "_single_stage",
+    "TwoStageLoss": "_two_stage",
+    "TwoStageRouter": "_two_stage_router",
+    "calibrated_beta": "_rejection",
+    "coverage_at": "_rejection",
+    "coverage_limit": "_rejection",
+    "deferral_costs": "_single_stage",
+    "one_versus_all_deferral_loss": "_single_stage",
+    "precision_coverage": "_rejection",
+    "properties": "_two_stage",
+    "rejection_bound": "_rejection",
+    "rejection_cost": "_rejection",
+    "rejection_loss": "_rejection",
+    "single_stage_cost": "_single_stage",
+    "single_stage_loss": "_single_stage",
+    "softmax_deferral_loss": "_single_stage",
+    "two_expert_loss": "_two_stage",
+    "two_stage_cost": "_two_stage",
+    "two_stage_loss": "_two_stage",
+}
+
+__all__ = sorted([*_HOME, "routing"])
+
+
+def __getattr__(name: str) -> Any:
+    """Import a leaf when one of its names is first used: the losses bring torch, the rules do not."""
+    if name in _HOME:
+        return getattr(importlib.import_module(f"corollary.deferral.{_HOME[name]}"), name)
+    if name == "routing":
+        return importlib.import_module("corollary.deferral.routing")
+    raise AttributeError(f"module 'corollary.deferral' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,250 @@
+r"""`TwoStageRouter`: a router between K given experts, learned from their costs.
+
+Symbols and losses as in `_two_stage`. At decision time a price is set against the scores: the action is
+\(\arg\max_k v_k(x) - \lambda\, price_k\) with \(v = \sigma(r)\) for the VALUE loss (an estimate of \(E[1 - c_k |
+x]\)) and \(v = softmax(r)\) for the others (their policy).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from sklearn.base import BaseEstimator
+
+from corollary.deferral._training import Linear, fit_linear, fit_network
+from corollary.deferral._two_stage import PROPERTIES, properties, two_stage_cost, two_stage_loss
+from corollary.errors import InvalidInputError, NotFittedError
+
+
+class TwoStageRouter(BaseEstimator):
+    r"""Learn which of K experts to ask, from features and the experts' costs.
+
+    .. math:: \min_r \frac1N \sum_i L(r(x_i), c_i), \qquad a(x) = \arg\max_k v_k(x) - \lambda\, price_k
+
+    Args:
+        loss: a kind of `two_stage_loss`. "compsum-log" by default; "value" where prices are set after training; "ec",
+            "t1", "t2" where some router makes (almost) no mistakes.
+        model: "linear" (sparse or dense features), "mlp", or a function `(d, K) -> torch.nn.Module` (dense features).
+        q: exponent of "compsum-gce".
+        l2: penalty on the weights, 1 / C in scikit-learn's terms.
+        prices: (K,) price of each expert, in the unit of the costs; None: all zero.
+        hidden: width of the two layers of "mlp".
+        iterations: of L-BFGS at most.
+        epochs, rate, batch: of Adam, for networks.
+        seed: of networks.
+
+    Raises:
+        InvalidInputError: for features or costs of wrong shape, NaN, or an unknown loss or model.
+
+    Guarantee: the loss's `properties`; they speak about all measurable routers, a trained one may be far from them.
+
+    Example:
+        >>> x = np.array([[1.0], [-1.0]] * 30); costs = np.array([[0.0, 1.0], [1.0, 0.0]] * 30)
+        >>> router = TwoStageRouter(prices=[0.0, 1.0], l2=0.01).fit(x, costs)
+        >>> router.predict(x[:2]).tolist(), router.route(x[:2], price=2.0).tolist()
+        ([0, 1], [0, 0])
+
+    Reference: Mao, C. Mohri, M. Mohri, Zhong (NeurIPS 2023); Mao, Mohri, Zhong (ICML 2025); reconstructed from
+        abstracts and notes, may differ.
+    """
+
+    def __init__(
+        self,
+        *,
+        loss: str = "compsum-log",
+        model: str | Callable[[int, int], torch.nn.Module] = "linear",
+        q: float = 0.7,
+        l2: float = 2.0,
+        prices: Any = None,
+        hidden: int = 64,
+        iterations: int = 100,
+        epochs: int = 40,
+        rate: float = 3e-3,
+        batch: int = 256,
+        seed: int = 0,
+    ) -> None:
+        self.loss, self.model, self.q, self.l2, self.prices = loss, model, q, l2, prices
+        self.hidden, self.iterations, self.epochs, self.rate, self.batch = hidden, iterations, epochs, rate, batch
+        self.seed = seed
+
+    def fit(self, X: Any, costs: Any, *, cell_weight: Any = None) -> "TwoStageRouter":
+        """Learn from N inputs and what every expert cost on them.
+
+        Args:
+            X: (N, d) features, dense or scipy sparse.
+            costs: (N, K) in [0, 1]; NaN where the expert was not asked (weight 0 then).
+            cell_weight: (N, K) weight of every cost, one over the probability that it was asked for; None: 1.
+        """
+        properties(self.loss)
+        x, c, cells = checked_fit_inputs(X, costs, cell_weight)
+        if cells is None and np.isnan(c).any():
+            cells = np.where(np.isnan(c), 0.0, 1.0)
+        self.n_features_in_, self.n_experts_ = int(x.shape[1]), int(c.shape[1])
+        self.prices_ = checked_prices(self.prices, self.n_experts_)
+        target = torch.from_numpy(c)
+        weight = None if cells is None else torch.from_numpy(cells)
+        self.fallback_ = False
+        if self.model == "linear":
+            self._fit_linear(x, target, weight)
+        else:
+            self._fit_network(x, target, weight)
+        return self
+
+    def scores(self, X: Any) -> Float[np.ndarray, "n k"]:
+        """(N, K) scores r."""
+        if not hasattr(self, "n_experts_"):
+            raise NotFittedError(self, "scores")
+        x = checked_features(X)
+        if x.shape[1] != self.n_features_in_:
+            raise InvalidInputError(f"`X` has {x.shape[1]} features, the router was fitted on {self.n_features_in_}")
+        if self.model == "linear":
+            return np.asarray(x @ self.coef_) + self.intercept_
+        with torch.no_grad():
+            return self.network_((_dense(x) - self.mean_) / self.spread_).double().numpy()
+
+    def values(self, X: Any) -> Float[np.ndarray, "n k"]:
+        """(N, K) what each expert is worth before its price, in [0, 1]."""
+        return values_of(self.scores(X), self.loss)
+
+    def route(self, X: Any, *, price: float = 0.0) -> Int[np.ndarray, " n"]:
+        """(N,) the expert for each input when a unit of `prices` weighs `price` units of quality."""
+        return np.argmax(self.values(X) - price * self.prices_, axis=1)
+
+    def predict(self, X: Any) -> Int[np.ndarray, " n"]:
+        """(N,) the expert for each input, at price 0."""
+        return self.route(X)
+
+    def coverage(self, X: Any, *, price: float = 0.0) -> Float[np.ndarray, " k"]:
+        """(K,) share of the inputs that each expert gets."""
+        return np.bincount(self.route(X, price=price), minlength=self.n_experts_) / X.shape[0]
+
+    def score(self, X: Any, costs: Any) -> float:
+        """One minus the mean cost of the chosen experts."""
+        chosen = np.asarray(costs)[np.arange(X.shape[0]), self.predict(X)]
+        return 1.0 - float(np.mean(chosen))
+
+    def _objective(self, target: torch.Tensor, weight: torch.Tensor | None, kind: str) -> Callable[..., torch.Tensor]:
+        def loss(scores: torch.Tensor, rows: Any = slice(None)) -> torch.Tensor:
+            cells = None if weight is None else weight[rows]
+            c = target[rows].to(scores.dtype)
+            return two_stage_loss(scores, c, kind=kind, q=self.q, cell_weight=cells)
+
+        return loss
+
+    def _fit_linear(self, x: Any, target: torch.Tensor, weight: torch.Tensor | None) -> None:
+
+        def solve(kind: str, start: Linear | None = None) -> Linear:
+            loss, k = self._objective(target, weight, kind), self.n_experts_
+            return fit_linear(x, loss, outputs=k, l2=self.l2, start=start, iterations=self.iterations)
+
+        convex = PROPERTIES[self.loss].convex
+        found = solve(self.loss if convex else "compsum-log")
+        if not convex:
+            start, found = found, solve(self.loss, found)
+            self.fallback_ = self._cost(x, found, target, weight) > self._cost(x, start, target, weight)
+            found = start if self.fallback_ else found
+        self.coef_, self.intercept_, self.n_iter_ = found.weight, found.intercept, found.iterations
+
+    @staticmethod
+    def _cost(x: Any, found: Linear, target: torch.Tensor, weight: torch.Tensor | None) -> float:
+        chosen = np.argmax(np.asarray(x @ found.weight) + found.intercept, axis=1)
+        rows = np.arange(len(chosen))
+        cells = np.ones(len(chosen)) if weight is None else weight.numpy()[rows, chosen]
+        return float(np.average(np.nan_to_num(target.numpy()[rows, chosen]), weights=cells)) if cells.any() else 0.0
+
+    def _fit_network(self, x: Any, target: torch.Tensor, weight: torch.Tensor | None) -> None:
+        dense = _dense(x)
+        self.mean_, self.spread_ = dense.mean(0), dense.std(0, correction=0).clamp_min(1e-6)
+        soft = self._objective(target, weight, self.loss)
+        filled = torch.nan_to_num(target, nan=1.0)
+        with torch.random.fork_rng(devices=[]):  # initial weights and dropout follow the seed, the caller's state stays
+            torch.manual_seed(self.seed)
+            self.network_ = self._make()
+            self._train(dense, soft, filled)
+
+    def _train(self, dense: torch.Tensor, soft: Callable[..., torch.Tensor], filled: torch.Tensor) -> None:
+        self.history_ = fit_network(
+            self.network_,
+            (dense - self.mean_) / self.spread_,
+            soft,
+            lambda s, rows: two_stage_cost(s, filled[rows].to(s.dtype)).item() + 1e-3 * soft(s, rows).item(),
+            rate=self.rate,
+            epochs=self.epochs,
+            batch=self.batch,
+            share=0.15,
+            seed=self.seed,
+        )
+
+    def _make(self) -> torch.nn.Module:
+        d, k, h = self.n_features_in_, self.n_experts_, self.hidden
+        if callable(self.model):
+            return self.model(d, k)
+        if self.model != "mlp":
+            raise InvalidInputError(
+                f"`model` must be 'linear', 'mlp' or a function (d, K) -> module, got {self.model!r}"
+            )
+        layers = torch.nn
+        return layers.Sequential(
+            layers.Linear(d, h),
+            layers.ReLU(),
+            layers.Dropout(0.1),
+            layers.Linear(h, h),
+            layers.ReLU(),
+            layers.Linear(h, k),
+        )
+
+
+def values_of(scores: Float[np.ndarray, "n k"], loss: str) -> Float[np.ndarray, "n k"]:
+    """What each expert is worth in [0, 1]: the sigmoid for "value", the softmax policy for the others.
+
+    Example:
+        >>> values_of(np.zeros((1, 2)), "value").tolist(), values_of(np.zeros((1, 4)), "ec").tolist()
+        ([[0.5, 0.5]], [[0.25, 0.25, 0.25, 0.25]])
+    """
+    from scipy.special import expit, softmax
+
+    return expit(scores) if loss == "value" else softmax(scores, axis=1)
+
+
+def checked_prices(prices: Any, k: int) -> Float[np.ndarray, " k"]:
+    """(K,) finite prices of zero or more."""
+    given = np.zeros(k) if prices is None else np.asarray(prices, dtype=np.float64)
+    if given.shape != (k,) or not np.isfinite(given).all() or (given < 0).any():
+        raise InvalidInputError(f"`prices` must be {k} finite numbers of at least 0, got {prices!r}")
+    return given
+
+
+def checked_features(X: Any) -> Any:
+    """(N, d) finite features, sparse ones as CSR."""
+    x = X.tocsr() if hasattr(X, "tocsr") else np.asarray(X, dtype=np.float64)
+    if x.ndim != 2 or 0 in x.shape:
+        raise InvalidInputError(f"`X` must be (N, d) with at least one row and one feature, got shape {x.shape}")
+    if not np.isfinite(x.data if hasattr(x, "indptr") else x).all():
+        raise InvalidInputError("`X` holds NaN or infinite values; fill or remove them")
+    return x
+
+
+def checked_fit_inputs(X: Any, costs: Any, cell_weight: Any) -> tuple[Any, np.ndarray, np.ndarray | None]:
+    """Features, costs and weights that fit together."""
+    x = checked_features(X)
+    c = np.asarray(costs, dtype=np.float64)
+    if c.ndim != 2 or len(c) != x.shape[0] or c.shape[1] < 2:
+        raise InvalidInputError(f"`costs` must be ({x.shape[0]}, K) with K >= 2 experts, got shape {c.shape}")
+    seen = ~np.isnan(c)
+    if not seen.any(0).all():
+        raise InvalidInputError(f"expert {int(np.argmin(seen.any(0)))} has no cost at all; leave it out, or ask it")
+    if (c[seen] < 0).any() or (c[seen] > 1).any():
+        raise InvalidInputError("`costs` must lie in [0, 1]; divide all, prices included, by their largest value")
+    if cell_weight is None:
+        return x, c, None
+    cells = np.asarray(cell_weight, dtype=np.float64)
+    if cells.shape != c.shape or not np.isfinite(cells).all() or (cells < 0).any() or not cells.any():
+        raise InvalidInputError("`cell_weight` must be finite, not negative, not all zero, and of the shape of `costs`")
+    return x, c, np.where(seen, cells, 0.0)
+
+
+def _dense(x: Any) -> torch.Tensor:
+    dense = x.toarray() if hasattr(x, "toarray") else x
+    return torch.from_numpy(np.ascontiguousarray(dense)).float()

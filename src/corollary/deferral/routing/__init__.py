@@ -1,0 +1,50 @@
+"""Routing prompts between models: learned from logs, offline, with a certificate of cost and quality."""
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "Calibrated": "_calibration",
+    "Curve": "_metrics",
+    "Decision": "_prompt_router",
+    "DriftMonitor": "_monitor",
+    "Features": "_features",
+    "HashedText": "_hashed",
+    "LengthRouter": "_baselines",
+    "MeanMonitor": "_monitor",
+    "NeighbourRouter": "_baselines",
+    "PromptRouter": "_prompt_router",
+    "RoutingLog": "_log",
+    "TextStatistics": "_statistics",
+    "TfidfText": "_tfidf",
+    "aiq": "_metrics",
+    "apgr": "_metrics",
+    "at_budget": "_evaluation",
+    "calibrate": "_calibration",
+    "cpt": "_metrics",
+    "evaluate": "_evaluation",
+    "export": "_export",
+    "hull": "_metrics",
+    "intervals": "_bootstrap",
+    "load": "_prompt_router",
+    "oracle_curve": "_metrics",
+    "price_grid": "_metrics",
+    "read_log": "_log",
+    "resamples": "_bootstrap",
+    "routellm_curve": "_metrics",
+    "routellm_optimal": "_metrics",
+    "sweep_choices": "_metrics",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a leaf when one of its names is first used."""
+    if name in _HOME:
+        return getattr(importlib.import_module(f"corollary.deferral.routing.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'corollary.deferral.routing' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
