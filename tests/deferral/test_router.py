@@ -118,7 +118,7 @@ def test_evidence_adds_up():
 
 
 def test_exported_json_runs_without_corollary():
-    path = Path(__file__).parents[2] / "examples" / "route_without_corollary.py"
+    path = Path(__file__).parents[2] / "examples" / "in_depth" / "route_without_corollary.py"
     spec = importlib.util.spec_from_file_location("plain", path)
     plain = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(plain)

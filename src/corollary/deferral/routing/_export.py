@@ -23,7 +23,7 @@ def export(router: PromptRouter) -> dict[str, Any]:
     Returns:
         `models`, `costs`, `price`, `loss`, `intercept`, and `blocks`: for hashed features the constants of the hash and
         `weights`: bucket -> [idf, one weight a model]; for TF-IDF n-gram -> the same; for statistics a row each. The
-        file `examples/route_without_corollary.py` reads it with nothing but the standard library.
+        file `examples/in_depth/route_without_corollary.py` reads it with nothing but the standard library.
 
     Raises:
         InvalidInputError: where numbers beside the prompt are needed.

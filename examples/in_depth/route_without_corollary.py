@@ -96,7 +96,28 @@ def route(router, text):
     return router["models"][max(range(models), key=lambda k: net[k])], worth
 
 
+def made_here():
+    """A small router, made with corollary, for when no file is given."""
+    import tempfile
+    from pathlib import Path
+
+    from corollary.cli import app
+
+    folder = Path(tempfile.mkdtemp())
+    words, sums = "why is the sky blue {}", "what is {} + {} * 2 ?"
+    rows = [(words.format(i), 1.0, 1.0) if i % 2 else (sums.format(i, i + 1), 0.0, 1.0) for i in range(200)]
+    log = "".join(json.dumps({"prompt": p, "small": a, "large": b}) + "\n" for p, a, b in rows)
+    (folder / "log.jsonl").write_text(log)
+    for arguments in (
+        ["route", "fit", str(folder / "log.jsonl"), "--budget", "0.5", "--out", str(folder / "router"), "--quiet"],
+        ["route", "export", str(folder / "router"), "--out", str(folder / "router.json")],
+    ):
+        app(arguments, standalone_mode=False)
+    return folder / "router.json"
+
+
 if __name__ == "__main__":
-    with open(sys.argv[1]) as file:
-        chosen, values = route(json.load(file), sys.argv[2])
-    print(chosen, values)
+    path, prompt = sys.argv[1:] if len(sys.argv) == 3 else (made_here(), "what is 4 + 5 * 2 ?")
+    with open(path) as file:
+        chosen, values = route(json.load(file), prompt)
+    print(chosen, [round(v, 3) for v in values])
