@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from corollary.deferral import PROPERTIES, TwoStageLoss, properties, two_expert_loss, two_stage_cost, two_stage_loss
+from corollary.deferral import TwoStageLoss, properties, two_expert_loss, two_stage_cost, two_stage_loss
+from corollary.deferral._two_stage import PROPERTIES
 from corollary.errors import InvalidInputError
 
 DRAWS = 3000

@@ -5,7 +5,6 @@ from typing import Any
 
 _HOME = {
     "CoverageCurve": "_rejection",
-    "PROPERTIES": "_two_stage",
     "DeferralClassifier": "_deferral_classifier",
     "Properties": "_two_stage",
     "RejectionLoss": "_rejection",
