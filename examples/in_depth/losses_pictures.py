@@ -4,6 +4,7 @@ Run: python examples/in_depth/losses_pictures.py docs/pictures
 """
 
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def growth() -> Figure:
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     for name, draw in {"losses": curves, "transforms": transforms, "growth": growth}.items():
         draw().savefig(folder / f"losses-{name}.svg")
