@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from corollary.deferral import PROPERTIES, TwoStageRouter
+from corollary.deferral import TwoStageRouter
+from corollary.deferral._two_stage import PROPERTIES
 from corollary.deferral.routing import PromptRouter, RoutingLog, export, load
 from corollary.errors import InvalidFileError, InvalidInputError, NotFittedError
 
