@@ -231,6 +231,12 @@ def test_foreign_files(tmp_path, content, sentence):
         load_certificate(tmp_path / "missing.json")
 
 
+def test_a_file_that_is_no_json_is_named(tmp_path):
+    (tmp_path / "table.csv").write_text("a,b\n")
+    with pytest.raises(InvalidFileError, match="not a Corollary certificate"):
+        load_certificate(tmp_path / "table.csv")
+
+
 def test_foreign_or_truncated_tensors(tmp_path):
     target = save_certificate(tmp_path, issue(), {"x": X})
     tensors = target.with_suffix(".safetensors")

@@ -69,6 +69,8 @@ def load_certificate(path: str | Path) -> tuple[Certificate, dict[str, np.ndarra
         ...
         corollary.errors.InvalidFileError: ...there is no such file; check the path
     """
+    if Path(path).is_file() and Path(path).suffix != ".json":
+        raise InvalidFileError(path, "not a Corollary certificate", "give a run folder or a certificate.json")
     source = _file(Path(path))
     data = read_json(source)
     if not isinstance(data, dict) or not {"format", "certificate", "seal"} <= data.keys():

@@ -42,7 +42,9 @@ def find_prompt(columns: Mapping[str, Sequence[Any]], wanted: str | None) -> str
             return name
     free = {n: v for n, v in text.items() if as_numbers(v) is None and n != "model"}
     if not free:
-        raise InvalidInputError(f"no column holds prompts; name it with `prompt`; the log has {', '.join(columns)}")
+        raise InvalidInputError(
+            f"no column holds text that could be a prompt, only {', '.join(columns)}; give a log whose prompts are strings"
+        )
     return max(free, key=lambda n: float(np.mean([len(str(x)) for x in free[n] if x is not None])))
 
 
