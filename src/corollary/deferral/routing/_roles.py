@@ -43,7 +43,7 @@ def find_prompt(columns: Mapping[str, Sequence[Any]], wanted: str | None) -> str
     free = {n: v for n, v in text.items() if as_numbers(v) is None and n != "model"}
     if not free:
         raise InvalidInputError(
-            f"no column holds text that could be a prompt, only {', '.join(columns)}; give a log whose prompts are strings"
+            f"no column holds text for a prompt, only {', '.join(columns)}; give a log whose prompts are strings"
         )
     return max(free, key=lambda n: float(np.mean([len(str(x)) for x in free[n] if x is not None])))
 
