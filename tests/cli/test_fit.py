@@ -53,11 +53,20 @@ def test_predict(fitted, table, tmp_path):
     assert (tmp_path / "p.csv").read_text().startswith("prediction,p(no),p(yes)\n")
 
 
+def test_a_network_trained_by_a_balanced_loss(table, tmp_path):
+    options = ["--model", "mlp", "--loss", "gla", "--surrogate", "auto", "--no-peers", "--out", tmp_path / "run"]
+    done = run_command("fit", table, "--target", "label", *options)
+    assert done.returncode == 0, done.stderr
+    again = run_command("verify", tmp_path / "run", "--rescore")
+    assert again.returncode == 0, again.stderr + again.stdout
+
+
 def test_errors_are_one_sentence(table, tmp_path):
     for arguments, message in (
         (["fit", table, "--target", "lable"], "has no column 'lable'"),
         (["fit", table, "--metric", "mcc"], "not a ratio of linear functions"),
         (["fit", tmp_path / "none.csv"], "no such file"),
+        (["fit", table, "--loss", "gla"], "choose the model mlp"),
         (["predict", tmp_path, table], "no such file"),
     ):
         more = ["--out", tmp_path / "run", "--overwrite"] if arguments[0] == "fit" else []

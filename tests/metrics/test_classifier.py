@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.datasets import make_classification, make_multilabel_classification
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -136,6 +137,22 @@ def test_tuned_threshold_option_and_validation_choices():
     tuned = MetroClassifier("f1", levels=[0.1], tune_threshold=True).fit(X, y)  # a bad level, mended by the threshold
     bad = MetroClassifier("f1", levels=[0.1]).fit(X, y)
     assert tuned.validation_score_ > bad.validation_score_ + 0.05
+
+
+def test_auto_is_the_surrogate_that_validation_prefers():
+    X, y, _ = world(700, 12)
+    convex = MetroClassifier("f2").fit(X, y)
+    bounded = MetroClassifier("f2", surrogate="rho_margin", search="dinkelbach").fit(X, y)
+    both = MetroClassifier("f2", surrogate="auto").fit(X, y)
+    better = max((convex, bounded), key=lambda model: model.validation_score_)
+    assert both.surrogate_ == better.surrogate_
+    assert both.validation_score_ == better.validation_score_
+    assert (both.coef_ == better.coef_).all()
+    assert hasattr(both, "predict_proba") == (both.surrogate_ == "logistic")
+    module = MetroClassifier("f1", torch.nn.Linear(3, 1), surrogate="auto", levels=3, validation=2).fit(
+        X[:200], y[:200]
+    )
+    assert module.surrogate_ in ("logistic", "rho_margin")
 
 
 def test_it_is_deterministic_and_cloneable():

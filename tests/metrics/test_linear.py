@@ -55,11 +55,39 @@ def test_hinge_against_a_linear_program(rows):
     assert best - 1e-9 <= problem.objective(theta, Costs(1.0, 0.4))[0] <= best + 0.005  # what the rounded kink allows
 
 
-def test_rho_margin_does_not_rise_above_its_start(rows):
+def test_rho_margin_ends_below_its_convex_starts(rows):
+    costs = Costs(1.0, 0.4)
     problem = LinearProblem(*rows, surrogate="rho_margin", rho=0.5)
-    hinge = LinearProblem(*rows, surrogate="hinge").solve(Costs(1.0, 0.4))
-    found = problem.solve(Costs(1.0, 0.4))
-    assert problem.objective(found, Costs(1.0, 0.4))[0] <= problem.objective(hinge, Costs(1.0, 0.4))[0] + 0.01
+    found = problem.objective(problem.solve(costs), costs)[0]
+    for name in ("hinge", "logistic"):
+        start = LinearProblem(*rows, surrogate=name).solve(costs)
+        assert found <= problem.objective(start, costs)[0] + 0.01  # what the rounded kink allows
+
+
+def far_off(n, seed):
+    """30 % positives beside the negatives along the first axis; 5 % of the rows, negative, far behind the positives."""
+    rng = np.random.default_rng(seed)
+    kind = rng.choice(3, size=n, p=[0.30, 0.65, 0.05])
+    centre, spread = np.array([[1.0, 0.0], [-1.0, 0.0], [20.0, 5.0]]), np.array([[0.5, 1.5], [0.5, 1.5], [0.5, 0.5]])
+    return centre[kind] + spread[kind] * rng.normal(size=(n, 2)), kind == 0
+
+
+def test_a_bounded_surrogate_finds_the_line_that_far_rows_hide_from_every_threshold():
+    X, y = far_off(1500, 0)
+    fresh, truth = far_off(20_000, 1)
+    best = FBeta(1.0).score(truth, fresh[:, 0] > 0)  # the core's own line
+    reached = {
+        name: FBeta(1.0).score(truth, model.fit(X, y).predict(fresh))
+        for name, model in {
+            "threshold": PlugInClassifier("f1"),
+            "rho": MetroClassifier("f1", surrogate="rho_margin", search="dinkelbach"),
+            "auto": MetroClassifier("f1", surrogate="auto"),
+        }.items()
+    }
+    assert best > 0.85
+    assert reached["threshold"] < best - 0.2
+    assert reached["rho"] == pytest.approx(best, abs=0.02)  # 1,500 rows choose the line
+    assert reached["auto"] == reached["rho"]
 
 
 def test_warm_starts_change_nothing_but_the_work(rows):

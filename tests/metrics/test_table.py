@@ -11,6 +11,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from corollary.certificates import load_certificate
 from corollary.errors import InvalidFileError, InvalidInputError
+from corollary.losses import SurrogateClassifier
 from corollary.metrics import (
     FBeta,
     fit_encoder,
@@ -22,6 +23,8 @@ from corollary.metrics import (
     split_target,
 )
 from corollary.metrics._encoder import TableEncoder
+from corollary.metrics._fit_table import rescored
+from corollary.metrics._network import EPOCHS, fit_network
 from corollary.metrics._table import Words
 from corollary.runs import RunFolder
 
@@ -117,6 +120,57 @@ def test_every_model_comes_back_the_same(tmp_path, model, classes):
     assert (out["prediction"] == labels).mean() > 0.55
     assert result["labels"]["positive"] == ("yes" if classes == 2 else None)
     assert np.sum(result["report"]["confusion"]) == result["rows"]["held out"]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("loss", ["gla", "comp_sum"])
+def test_metro_over_a_network_that_a_loss_trained(tmp_path, loss, classes):
+    data = write_rows(tmp_path / "t.csv", n=500, classes=classes)
+    with RunFolder(tmp_path / "run", {}) as run:
+        result = fit_table(run, data, model="mlp", loss=loss, peers=classes == 2, certify=0.3)
+    classifier, encoder, _ = load_classifier(tmp_path / "run" / "model")
+    table, _ = split_target(read_table(data), "label")
+    assert (encoder.loss, encoder.transform(table).shape) == (loss, (500, 64))
+    out = predict_table(tmp_path / "run", data)
+    assert (out["score"] == classifier.decision_function(encoder.transform(table))).all()
+    assert result["value"] > (0.5 if classes == 2 else 0.35)
+    assert result["features"] == 5
+    certificate, stored = load_certificate(tmp_path / "run")
+    if classes == 2:  # three classes leave fewer than 30 rows to one
+        assert certificate.check(**stored).status.name == "HOLDS"
+    for name, again in rescored(tmp_path / "run", None).items():
+        assert (stored[name] == again).all()
+    weights = tmp_path / "run" / "model" / "model.json"
+    weights.write_text(weights.read_text().replace('"layers": 1', '"layers": 2'))
+    with pytest.raises(InvalidFileError, match="do not fit together"):
+        load_classifier(tmp_path / "run" / "model")
+
+
+def test_the_network_of_a_loss_does_not_see_the_rows_that_choose(tmp_path):
+    table, labels = split_target(read_table(write_rows(tmp_path / "t.csv", n=400)), "label")
+    encoder = fit_encoder(table)
+    _, split = fit_network(encoder, table, labels, loss="gla", hidden=8, seed=3)
+    ((learn, choose),) = split.split(labels)
+    other = labels.copy()
+    other[choose] = np.roll(other[choose], 1)
+    one = fit_network(encoder, table, labels, loss="gla", hidden=8, seed=3)[0]
+    X = encoder.transform(table)
+    options = {"loss": "gla", "hidden": (8,), "epochs": EPOCHS, "seed": 3}
+    network = SurrogateClassifier(**options).fit(X[learn], labels[learn])
+    assert np.allclose(one.transform(table), network.hidden_features(X), atol=1e-5)  # float32 there
+    two = fit_network(encoder, table, other, loss="gla", hidden=8, seed=3)[0]
+    assert sorted([*learn, *choose]) == list(range(400))
+    assert (one.layers[0][0] == two.layers[0][0]).all()
+
+
+def test_a_loss_wants_a_network(tmp_path):
+    data = write_rows(tmp_path / "t.csv", n=200)
+    for options, message in (
+        ({"loss": "gla"}, "choose the model mlp"),
+        ({"model": "mlp", "loss": "glad"}, "`loss` must be one of"),
+    ):
+        with RunFolder(tmp_path / "run", {}, overwrite=True) as run, pytest.raises(InvalidInputError, match=message):
+            fit_table(run, data, peers=False, **options)
 
 
 def test_a_test_file_and_a_named_positive(tmp_path):

@@ -14,6 +14,10 @@ def run(
     target: Annotated[str, typer.Option(help="Column of labels, by name or position (-1 is the last).")] = "-1",
     metric: Annotated[str, typer.Option(help="f1, f2, f0.5, jaccard, balanced-accuracy, accuracy, precision.")] = "f1",
     model: Annotated[str, typer.Option(help="linear, mlp or gbdt.")] = "linear",
+    loss: Annotated[
+        str | None, typer.Option(help="Loss that trains an mlp's hidden layer: gla, gca, immax, comp_sum, ...")
+    ] = None,
+    surrogate: Annotated[str, typer.Option(help="METRO's surrogate; auto also tries the bounded one.")] = "logistic",
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/fit"),
     search: Annotated[str, typer.Option(help="How the level is found: grid, bisect or dinkelbach.")] = "grid",
     no_header: Annotated[bool, typer.Option("--no-header", help="The first row is data, not names.")] = False,
@@ -40,6 +44,8 @@ def run(
         "target": target,
         "metric": metric,
         "model": model,
+        "loss": loss,
+        "surrogate": surrogate,
         "search": search,
         "header": not no_header,
         "positive": positive,

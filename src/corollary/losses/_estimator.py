@@ -93,7 +93,7 @@ class SurrogateClassifier(ClassifierMixin, BaseEstimator):
         self.counts_ = np.bincount(labels)
         self.loss_ = self._make_loss()
         generator = torch.Generator().manual_seed(int(self.seed))
-        self.module_ = self._network(X.shape[1], generator)
+        self.module_: nn.Sequential = self._network(X.shape[1], generator)
         optimiser = torch.optim.AdamW(self.module_.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
         batches = -(-len(X) // self.batch_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.epochs * batches)
@@ -121,6 +121,13 @@ class SurrogateClassifier(ClassifierMixin, BaseEstimator):
         z = self._scores(X)
         return self.loss_.predict_proba(z).double().numpy()
 
+    def hidden_features(self, X: Any) -> Float[np.ndarray, "N h"]:
+        """Values of the last hidden layer (N, h), for another model to go on from; the rows themselves without one."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float32, reset=False)
+        with torch.no_grad():
+            return nn.Sequential(*list(self.module_)[:-1])(torch.from_numpy(X)).double().numpy()
+
     def _make_loss(self) -> SurrogateLoss:
         if isinstance(self.loss, str):
             if self.loss not in LOSSES:
@@ -128,7 +135,7 @@ class SurrogateClassifier(ClassifierMixin, BaseEstimator):
             return LOSSES[self.loss](self.counts_)
         return self.loss if isinstance(self.loss, SurrogateLoss) else self.loss(self.counts_)
 
-    def _network(self, inputs: int, generator: torch.Generator) -> nn.Module:
+    def _network(self, inputs: int, generator: torch.Generator) -> nn.Sequential:
         widths = [inputs, *self.hidden, len(self.classes_)]
         layers: list[nn.Module] = []
         for i, o in itertools.pairwise(widths):

@@ -38,10 +38,11 @@ EXPECTED_FAILED_CHECKS = {
 
 
 def _has_posterior(self: "MetroClassifier") -> bool:
-    proper = self.surrogate in PROPER if self.estimator is None else hasattr(self.estimator, "predict_proba")
+    surrogate = getattr(self, "surrogate_", self.surrogate)
+    proper = surrogate in (*PROPER, "auto") if self.estimator is None else hasattr(self.estimator, "predict_proba")
     if proper or hasattr(self.estimator, "state_dict"):
         return True
-    raise AttributeError(f"scores of the {self.surrogate} surrogate say nothing about probabilities; use logistic")
+    raise AttributeError(f"scores of the {surrogate} surrogate say nothing about probabilities; use logistic")
 
 
 class _ShareAndMethod:
@@ -66,7 +67,9 @@ class MetroClassifier(ClassifierMixin, BaseEstimator):
             `sample_weight`, or a `torch.nn.Module` that gives one logit per row.
         search: `"grid"`, `"bisect"` or `"dinkelbach"`. The grid is the steadiest; bisection and Dinkelbach train fewer
             models and suit dear estimators.
-        surrogate: `"logistic"`, `"exponential"`, `"hinge"`, `"squared_hinge"` or `"rho_margin"` (linear and torch).
+        surrogate: `"logistic"`, `"exponential"`, `"hinge"`, `"squared_hinge"` or `"rho_margin"` (linear and torch);
+            `"auto"` also trains the rho-margin by Dinkelbach's method and keeps it where validation prefers it: take it
+            where a line may be the wrong model.
         validation: folds (5), a share to hold out (0.2), a splitter, or None for the training rows.
         certify: share of the rows held out, drawn plainly, for `certificate_`; None for none.
         delta: probability that the certificate may fail.
@@ -82,6 +85,7 @@ class MetroClassifier(ClassifierMixin, BaseEstimator):
     Attributes:
         level_: the level chosen, a float or one a column; `bracket_`: where the search places M*.
         search_: the `SearchResult` of every group of columns; `validation_score_`: the metric measured there.
+        surrogate_: the surrogate trained with, of those that `"auto"` tried.
         costs_: what the errors of every column cost; `models_`: a model a column; `coef_`, `intercept_` if linear.
         certificate_: the certificate, after `certify=` or `.certify`.
 
@@ -176,7 +180,8 @@ class MetroClassifier(ClassifierMixin, BaseEstimator):
 
     def _checked_metric(self) -> Any:
         metric = get_metric(self.metric)
-        check_surrogate(self.surrogate)
+        if self.surrogate != "auto":
+            check_surrogate(self.surrogate)
         if self.search not in SEARCHES:
             raise InvalidInputError(f"`search` must be one of {', '.join(SEARCHES)}, got {self.search!r}")
         if self.average not in AVERAGES:
@@ -186,10 +191,20 @@ class MetroClassifier(ClassifierMixin, BaseEstimator):
         return metric
 
     def _oracle(self, X: np.ndarray, y: np.ndarray) -> Any:
-        options = {"surrogate": self.surrogate, "l2": self.l2, "rho": self.rho, "tol": self.tol, "seed": self.seed}
+        options = {"surrogate": self.surrogate_, "l2": self.l2, "rho": self.rho, "tol": self.tol, "seed": self.seed}
         return make_oracle(self.estimator, X, y, **options)
 
     def _learn(self, X: np.ndarray, Y: np.ndarray) -> None:
+        """Learn with the surrogate, or with each that `"auto"` tries, and keep what validation measured best."""
+        auto = (("logistic", self.search), ("rho_margin", "dinkelbach"))
+        tried = []
+        for surrogate, search in auto if self.surrogate == "auto" else ((self.surrogate, self.search),):
+            self.surrogate_ = surrogate
+            self._learn_by(search, X, Y)
+            tried.append({k: v for k, v in vars(self).items() if k.endswith("_") or k == "_oracles"})
+        self.__dict__.update(max(tried, key=lambda learnt: learnt["validation_score_"]))
+
+    def _learn_by(self, search: str, X: np.ndarray, Y: np.ndarray) -> None:
         columns, metric = Y.shape[1], self.metric_
         groups = [list(range(columns))] if self.average == "micro" else [[j] for j in range(columns)]
         options = {"levels": self.levels, "rounds": self.max_rounds, "tol": max(self.tol, 1e-4)}
@@ -198,7 +213,7 @@ class MetroClassifier(ClassifierMixin, BaseEstimator):
         folds = make_folds(self.validation, X, Y, seed=self.seed)
         for group in groups:
             study = Validation(metric, X, Y[:, group], folds, self._oracle)
-            found = study.search(self.search, **options)
+            found = study.search(search, **options)
             self.search_.append(found)
             level[group] = found.level
             scores[:, group], known[:, group] = study.out_of_fold(found.level)
@@ -256,7 +271,7 @@ class MetroClassifier(ClassifierMixin, BaseEstimator):
     def _forget_rows(self) -> None:
         """Oracles keep the training rows for warm starts; a fitted classifier has no use for them."""
         for oracle in self._oracles:
-            oracle.X = None
+            oracle.forget_rows()
         if self.estimator is None:
             theta = np.stack(self.models_)
             self.coef_, self.intercept_ = theta[:, :-1], theta[:, -1]

@@ -15,8 +15,9 @@ from corollary.errors import InvalidInputError
 from corollary.metrics._average import averaged
 from corollary.metrics._certify import describe, hold_out
 from corollary.metrics._classifier import MetroClassifier
-from corollary.metrics._encoder import fit_encoder
+from corollary.metrics._encoder import TableEncoder, fit_encoder
 from corollary.metrics._metric import confusion, get_metric
+from corollary.metrics._network import NetworkFeatures, fit_network
 from corollary.metrics._plots import report_data
 from corollary.metrics._storage import KINDS, load_classifier, make_mlp, save_classifier
 from corollary.metrics._table import Table, read_table, split_target
@@ -38,6 +39,8 @@ def fit_table(
     target: str = "-1",
     metric: Any = "f1",
     model: str = "linear",
+    loss: str | None = None,
+    surrogate: str = "logistic",
     search: str = "grid",
     header: bool = True,
     positive: str | None = None,
@@ -57,6 +60,9 @@ def fit_table(
         target: name or position of the column of labels.
         metric: a name or a `LinearFractionalMetric`.
         model: `linear`, `mlp` (one hidden layer) or `gbdt` (boosted trees).
+        loss: a loss of `corollary.losses` by name (`gla`, `gca`, `comp_sum`, ...) that trains the hidden layer of an
+            `mlp`; METRO then trains the last one. By default METRO's own surrogate trains both.
+        surrogate: METRO's; `auto` also tries the bounded one and lets validation decide.
         search: `grid`, `bisect` or `dinkelbach`.
         header: whether a CSV file's first row names the columns.
         positive: the positive label; by default the rarer of two. With more than two labels: this one against the rest.
@@ -89,6 +95,8 @@ def fit_table(
     say: Tell = tell or (lambda *_: None)
     if model not in KINDS:
         raise InvalidInputError(f"`model` must be one of {', '.join(KINDS)}, got {model!r}")
+    if loss is not None and model != "mlp":
+        raise InvalidInputError(f"`loss` trains a network, but the model is {model!r}; choose the model mlp with it")
     m = get_metric(metric)
     say("reading", 0.0)
     origin: dict[str, Any] = {"data": str(Path(data).resolve()), "test": str(Path(test).resolve()) if test else None}
@@ -105,12 +113,20 @@ def fit_table(
 
     def make(folder: Path) -> None:
         say("training", 0.1)
-        encoder = fit_encoder(table)
+        columns = fit_encoder(table)
+        encoder: TableEncoder | NetworkFeatures = columns
+        options: dict[str, Any] = {"search": search, "surrogate": surrogate, "delta": delta, "l2": l2, "seed": seed}
+        kind = model
+        if loss is not None:
+            encoder, options["validation"] = fit_network(
+                columns, table, coded(labels), loss=loss, hidden=HIDDEN, seed=seed
+            )
+            kind = "linear"
         X = encoder.transform(table)
-        fitted = make_model(model, m, X.shape[1], search=search, delta=delta, l2=l2, seed=seed).fit(X, coded(labels))
+        fitted = make_model(kind, m, X.shape[1], **options).fit(X, coded(labels))
         extra = {"positive": names["positive"], "rest": names["rest"], "origin": origin}
         extra |= {"validation": fitted.validation_score_, "bracket": np.reshape(fitted.bracket_, -1).tolist()}
-        save_classifier(folder, fitted, encoder, kind=model, extra=extra)
+        save_classifier(folder, fitted, encoder, kind=kind, extra=extra)
 
     classifier, encoder, extra = run.once("model", make, load_classifier)
     if names["positive"] is not None:
@@ -129,6 +145,7 @@ def fit_table(
         "verb": "fit",
         "metric": m.name,
         "model": model,
+        "loss": loss,
         "rows": {"training": len(labels), "held out": len(y)},
         "features": len(encoder.features),
         "dropped": encoder.dropped,
@@ -143,10 +160,11 @@ def fit_table(
     }
     if peers and names["positive"] is not None:
         say("peers", 0.7)
-        Z = encoder.transform(table)
+        plain = encoder.encoder if isinstance(encoder, NetworkFeatures) else encoder
+        Z, Zt = plain.transform(table), plain.transform(held_table)
 
         def measure() -> dict[str, np.ndarray]:
-            return fit_peers(m, Z, coded(labels), X, y, l2=l2, tell=say)
+            return fit_peers(m, Z, coded(labels), Zt, y, l2=l2, tell=say)
 
         result["peers"] = {name: float(value) for name, value in run.stage("peers", measure).items()}
     write_json(run.inside("metrics.json"), result)
@@ -197,9 +215,7 @@ def check_labels(labels: np.ndarray, positive: str | None, *, source: str) -> di
     return {"labels": found.tolist(), "positive": chosen, "rest": others[0] if len(others) == 1 else f"not {chosen}"}
 
 
-def make_model(
-    kind: str, metric: Any, inputs: int, *, search: str, delta: float, l2: float, seed: int
-) -> MetroClassifier:
+def make_model(kind: str, metric: Any, inputs: int, *, seed: int, **options: Any) -> MetroClassifier:
     """The METRO classifier of a kind of model."""
     estimator: Any = None
     if kind == "mlp":
@@ -208,7 +224,7 @@ def make_model(
         from sklearn.ensemble import HistGradientBoostingClassifier
 
         estimator = HistGradientBoostingClassifier(max_iter=TREES, random_state=seed)
-    return MetroClassifier(metric, estimator, search=search, delta=delta, l2=l2, seed=seed, **COSTLY.get(kind, {}))
+    return MetroClassifier(metric, estimator, seed=seed, **(COSTLY.get(kind, {}) | options))
 
 
 def fit_peers(

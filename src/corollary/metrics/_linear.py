@@ -8,6 +8,7 @@ Why it is fast along a path of costs: the rows are whitened once (a Cholesky fac
 once at the first solution), which leaves L-BFGS a well-conditioned problem, and each solution starts the next.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from corollary.metrics._surrogates import WIDTHS, check_surrogate, surrogate_los
 DENSE = 1500  # above this many features a diagonal replaces the Cholesky factor
 KINKED = 1e-7  # relative decrease at which a rounded-off kink is left alone: gradients stay large beside it
 REFRESH = 3.0  # the log cost ratio may move this far before the Hessian is factored again
+STRETCH = 2.0  # margins that the middle half of the scores spans at the start of a descent of the rho-margin
+SHARP, ROUGH = 0.01, 50  # steps at a width above SHARP, which only starts the next
 SKETCH = 20_000  # rows that the Hessian is estimated from; it only preconditions
 
 
@@ -42,7 +45,7 @@ class LinearProblem:
 
     Guarantee: the logistic, exponential and squared hinge objectives are convex and smooth: the solution is global up
         to `tol`. hinge is minimised with its kink rounded off over .01, so within .005 of the optimum. rho_margin is
-        not convex: a stationary point, reached from the hinge solution.
+        not convex: the lowest of the stationary points below the logistic, the hinge, the medians' and the latest line.
 
     Example:
         >>> X = np.array([[-2.0], [-1.0], [1.0], [2.0]])
@@ -89,16 +92,58 @@ class LinearProblem:
     def solve(self, costs: Costs, *, init: np.ndarray | None = None) -> Float[np.ndarray, " p1"]:
         """(p + 1,) the minimiser (w, b), started at `init`, by default extrapolated from the latest three solutions."""
         position = float(np.log(max(costs.fp, 1e-3) / max(costs.fn, 1e-3)))
-        theta = self._predict(position) if init is None else init
         self._precondition(position)
-        if self.surrogate == "rho_margin" and init is None and not self._path:
-            hinge = LinearProblem(self.X, self.positive, surrogate="hinge", l2=self.l2, sample_weight=self.weight)
-            theta = hinge.solve(costs)
-        widths = WIDTHS.get(self.surrogate, (0.0,))
-        for width in widths[-1:] if self._path else widths:
-            theta = self._descend(theta, costs, width)
+        if self.surrogate == "rho_margin" and init is None:
+            theta = self._from_convex(costs)
+        else:
+            theta = self._predict(position) if init is None else init
+            widths = WIDTHS.get(self.surrogate, (0.0,))
+            for width in widths[-1:] if self._path else widths:
+                theta = self._descend(theta, costs, width)
         self._path = [*self._path, (position, theta)][-3:]
         return theta
+
+    def _from_convex(self, costs: Costs) -> np.ndarray:
+        """The lowest of several rough descents, finished; offsets are swept first, since flat parts would hold them."""
+        *rough, sharp = WIDTHS[self.surrogate]
+        starts = [problem.solve(costs) for problem in self._convex] + [self._medians]
+        ends = [theta for _, theta in self._path[-1:]]
+        for start in starts:
+            theta = self._swept(start, costs)
+            for width in rough:
+                theta = self._descend(theta, costs, width)
+            ends.append(theta)
+        return self._descend(min(ends, key=lambda theta: self.objective(theta, costs)[0]), costs, sharp)
+
+    def _swept(self, theta: np.ndarray, costs: Costs) -> np.ndarray:
+        """Scores on the scale of the margin, and the offset with the least cost of errors on these rows."""
+        score = self.X @ theta[:-1]
+        spread = 1.4826 * float(np.median(np.abs(score - np.median(score)))) or float(score.std()) or 1.0
+        scale = STRETCH * self.rho / spread
+        order = np.argsort(score)
+        c = self._row_costs(costs)[order] * self.sign[order]
+        errors = np.append(0.0, np.cumsum(c))  # of a cut below row k, up to a constant
+        k = int(np.argmin(errors))
+        ranked = score[order]
+        if 0 < k < len(ranked):
+            cut = (ranked[k - 1] + ranked[k]) / 2
+        else:
+            cut = ranked[0] - spread if k == 0 else ranked[-1] + spread
+        return scale * np.append(theta[:-1], -cut)
+
+    @functools.cached_property
+    def _medians(self) -> np.ndarray:
+        """The direction between the medians of the classes, by the spread of each feature: far rows do not turn it."""
+        middle = np.median(self.X, 0)
+        spread = 1.4826 * np.median(np.abs(self.X - middle), 0)
+        spread = np.where(spread > 0, spread, np.maximum(self.X.std(0), 1e-12))
+        apart = np.median(self.X[self.positive], 0) - np.median(self.X[~self.positive], 0)
+        return np.append(apart / spread**2, 0.0)
+
+    @functools.cached_property
+    def _convex(self) -> list["LinearProblem"]:
+        shared: dict[str, Any] = {"l2": self.l2, "tol": self.tol, "sample_weight": self.weight}
+        return [LinearProblem(self.X, self.positive, surrogate=name, **shared) for name in ("logistic", "hinge")]
 
     def _predict(self, position: float) -> np.ndarray:
         """Where the path of solutions, as a function of the log cost ratio, goes next."""
@@ -130,6 +175,12 @@ class LinearProblem:
     def score(self, X: ArrayLike, theta: np.ndarray) -> Float[np.ndarray, " n"]:
         """(n,) scores w . x + b; positive means the positive class."""
         return np.asarray(X, dtype=np.float64) @ theta[:-1] + theta[-1]
+
+    def forget_rows(self) -> None:
+        """Let the training rows go."""
+        self.X = np.empty((0, self.X.shape[1]))
+        for kept in ("_convex", "_medians"):
+            vars(self).pop(kept, None)
 
     def _row_costs(self, costs: Costs) -> np.ndarray:
         c = np.where(self.positive, costs.fn, costs.fp)
@@ -169,7 +220,7 @@ class LinearProblem:
 
         v0 = theta * L if L.ndim == 1 else L.T @ theta
         options: dict[str, Any] = {
-            "maxiter": self.max_iter,
+            "maxiter": self.max_iter if width <= SHARP else ROUGH,
             "maxfun": 10 * self.max_iter,
             "gtol": self.tol,
             "ftol": KINKED if width else 0.0,

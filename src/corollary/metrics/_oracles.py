@@ -29,6 +29,9 @@ class Oracle(Protocol):
     def posterior(self, score: np.ndarray) -> np.ndarray | None:
         """(n,) probabilities of the positive class under the costs trained with."""
 
+    def forget_rows(self) -> None:
+        """Let the training rows go; scores are still given."""
+
 
 class LinearOracle(LinearProblem):
     """`LinearProblem` as an oracle."""
@@ -76,6 +79,10 @@ class EstimatorOracle:
         if hasattr(model, "decision_function"):
             return np.asarray(model.decision_function(X), dtype=np.float64)
         return np.where(np.asarray(model.predict(X)) > 0, 1.0, -1.0)
+
+    def forget_rows(self) -> None:
+        """Let the training rows go."""
+        self.X = None
 
     def posterior(self, score: np.ndarray) -> np.ndarray | None:
         """The model's own probability, where it has one."""

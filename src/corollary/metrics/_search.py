@@ -22,6 +22,7 @@ from corollary.errors import InvalidInputError
 Search = Literal["grid", "bisect", "dinkelbach"]
 SEARCHES = get_args(Search)
 
+PATIENCE = 3  # rounds without a better value; with an exact oracle every round but the first is better
 Evaluate = Callable[[float], float]
 
 
@@ -75,7 +76,7 @@ def bisect_search(evaluate: Evaluate, low: float, high: float, *, tol: float = 1
 
 
 def dinkelbach_search(evaluate: Evaluate, start: float, *, rounds: int = 20, tol: float = 1e-4) -> SearchResult:
-    """Take the metric of each model as the level of the next, until it moves less than `tol`.
+    """Take the metric of each model as the level of the next, until it moves less than `tol` or stops to improve.
 
     Guarantee: with an exact oracle the levels do not fall from the second on, and converge superlinearly (G3).
     """
@@ -83,7 +84,7 @@ def dinkelbach_search(evaluate: Evaluate, start: float, *, rounds: int = 20, tol
     for _ in range(rounds):
         levels.append(level)
         values.append(float(evaluate(level)))
-        if abs(values[-1] - level) < tol:
+        if abs(values[-1] - level) < tol or len(values) - int(np.argmax(values)) > PATIENCE:
             break
         level = values[-1]
     return _best(levels, values, (max(values), max(max(values), values[-1], levels[-1])))

@@ -3,6 +3,7 @@
 Never pickle: skops files are loaded with the explicit list `TRUSTED`, anything else in them is refused.
 """
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from corollary.errors import InvalidFileError, InvalidInputError, MissingExtraEr
 from corollary.metrics._classifier import MetroClassifier
 from corollary.metrics._encoder import TableEncoder
 from corollary.metrics._metric import Costs, metric_from_plain
+from corollary.metrics._network import NetworkFeatures
 from corollary.metrics._oracles import make_oracle
 from corollary.runs import read_json, read_tensors, write_atomically, write_json, write_tensors
 
+Encoder = TableEncoder | NetworkFeatures
 FORMAT = 1
 TRUSTED = ("sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",)
 KINDS = ("linear", "mlp", "gbdt")
@@ -34,15 +37,13 @@ def make_mlp(inputs: int, hidden: int, *, seed: int) -> Any:
     return net
 
 
-def save_classifier(
-    folder: Path, model: MetroClassifier, encoder: TableEncoder, *, kind: str, extra: Any = None
-) -> None:
+def save_classifier(folder: Path, model: MetroClassifier, encoder: Encoder, *, kind: str, extra: Any = None) -> None:
     """Write a fitted classifier and its encoder.
 
     Args:
         folder: where; it exists.
         model: fitted on labels of text.
-        encoder: of the table.
+        encoder: of the table, or with the hidden layers of a network behind it.
         kind: `linear`, `mlp` or `gbdt`.
         extra: JSON values to keep beside it.
 
@@ -76,6 +77,12 @@ def save_classifier(
     else:
         for j, trees in enumerate(model.models_):
             _dump_trees(folder / f"trees{j}.skops", trees)
+    network = None
+    table = encoder.encoder if isinstance(encoder, NetworkFeatures) else encoder
+    if isinstance(encoder, NetworkFeatures):
+        network = {"layers": len(encoder.layers), "loss": encoder.loss}
+        for i, (weight, bias) in enumerate(encoder.layers):
+            tensors |= {f"hidden{i}/weight": weight, f"hidden{i}/bias": bias}
     write_tensors(folder / "model.safetensors", tensors)
     plain = {
         "format": FORMAT,
@@ -84,7 +91,7 @@ def save_classifier(
         "classes": [str(c) for c in model.classes_],
         "target_kind": model.kind_,
         "average": model.average,
-        "surrogate": model.surrogate,
+        "surrogate": model.surrogate_,
         "search": model.search,
         "delta": model.delta,
         "seed": model.seed,
@@ -93,13 +100,14 @@ def save_classifier(
         "costs": [list(c) for c in model.costs_],
         "features": model.n_features_in_,
         "columns": len(model.models_),
-        "encoder": encoder.as_plain(),
+        "encoder": table.as_plain(),
+        "network": network,
         "extra": extra or {},
     }
     write_json(folder / "model.json", plain)
 
 
-def load_classifier(folder: str | Path) -> tuple[MetroClassifier, TableEncoder, dict[str, Any]]:
+def load_classifier(folder: str | Path) -> tuple[MetroClassifier, Encoder, dict[str, Any]]:
     """Read what `save_classifier` wrote: the classifier, its encoder, and the extra values.
 
     Raises:
@@ -124,7 +132,7 @@ def load_classifier(folder: str | Path) -> tuple[MetroClassifier, TableEncoder, 
         raise InvalidFileError(source, f"its parts do not fit together ({problem})", "fit again") from None
 
 
-def _restore(folder: Path, data: Any, tensors: dict[str, np.ndarray]) -> tuple[MetroClassifier, TableEncoder, Any]:
+def _restore(folder: Path, data: Any, tensors: dict[str, np.ndarray]) -> tuple[MetroClassifier, Encoder, Any]:
     options = {name: data[name] for name in ("average", "surrogate", "search", "delta", "seed")}
     metric, p, columns = metric_from_plain(data["metric"]), int(data["features"]), int(data["columns"])
     nets = []
@@ -147,7 +155,20 @@ def _restore(folder: Path, data: Any, tensors: dict[str, np.ndarray]) -> tuple[M
     model.n_features_in_, model._statements = p, {}
     nothing = (np.empty((0, p)), np.empty(0))
     model._oracles = [make_oracle(learner, *nothing, surrogate=model.surrogate, seed=0) for _ in range(columns)]
-    return model, TableEncoder.from_plain(data["encoder"]), data["extra"]
+    model.surrogate_ = data["surrogate"]
+    return model, _restore_encoder(data, tensors, p), data["extra"]
+
+
+def _restore_encoder(data: Any, tensors: dict[str, np.ndarray], outputs: int) -> Encoder:
+    encoder, network = TableEncoder.from_plain(data["encoder"]), data.get("network")
+    if not network:
+        return encoder
+    layers = [(tensors[f"hidden{i}/weight"], tensors[f"hidden{i}/bias"]) for i in range(int(network["layers"]))]
+    widths = [len(encoder.features), *(len(bias) for _, bias in layers)]
+    shapes = [(o, i) for i, o in itertools.pairwise(widths)]
+    if [weight.shape for weight, _ in layers] != shapes or widths[-1] != outputs:
+        raise KeyError("a hidden layer of another shape")
+    return NetworkFeatures(encoder, layers, str(network["loss"]))
 
 
 def _restore_net(tensors: dict[str, np.ndarray], column: int, inputs: int) -> Any:

@@ -228,6 +228,10 @@ class ModuleOracle:
         """(n,) logits."""
         return module_scores(model, X)
 
+    def forget_rows(self) -> None:
+        """Let the training rows go."""
+        self.X = self.X[:0]
+
     def posterior(self, score: np.ndarray) -> np.ndarray | None:
         """The inverse link of the surrogate, where it has one."""
         return weighted_posterior(score, self.surrogate) if self.surrogate in PROPER else None
