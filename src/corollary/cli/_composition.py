@@ -38,8 +38,9 @@ def compose_and_report(
     as_json: bool,
     quiet: bool,
     options: dict[str, Any] | None = None,
+    then: Callable[[], dict[str, Any]] | None = None,
 ) -> None:
-    """Compose in the folder `out` and print the outcome; a finished run is only told again."""
+    """Compose in the folder `out`, do what comes `then`, and print the outcome; a finished run is only told again."""
     from corollary.certificates import load_certificate
 
     with RunFolder(out, config, overwrite=overwrite) as run, ui.progress(quiet=quiet or as_json) as tell:
@@ -48,8 +49,9 @@ def compose_and_report(
         told = "" if (run.path / "report.html").exists() else _report(run, tell)
         certificate, _ = load_certificate(run.path)
         metrics = read_json(run.path / "metrics.json")
+    more = then() if then is not None else {}
     if as_json:
-        ui.emit({"run": str(out), "metrics": metrics, "certificate": str(out / "certificate.json")})
+        ui.emit({"run": str(out), "metrics": metrics, "certificate": str(out / "certificate.json"), **more})
     elif not quiet:
         tell_outcome(out, metrics, str(certificate))
         if told:
