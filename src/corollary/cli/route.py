@@ -84,12 +84,14 @@ def fit(
             run, data, budget=budget, quality=quality, features=features, loss=loss, l2=l2, delta=delta,
             repeats=repeats, seed=seed, tell=tell,
         )  # fmt: skip
+    told = report_of(out)
     if as_json:
         ui.emit(metrics)
     elif not quiet:
         show(metrics)
         if certificate is not None:
             ui.say(str(certificate))
+        ui.say(told)
 
 
 @app.command("eval")
@@ -195,6 +197,17 @@ def read(
 
     names = [m.strip() for m in models.split(",") if m.strip()] if models else None
     return read_log(path, prompt=prompt, models=names, group=group, exclude=exclude, prices=parse_prices(prices))
+
+
+def report_of(out: Path) -> str:
+    """Write the report; a sentence that says where, or what is missing."""
+    from corollary.errors import MissingExtraError
+    from corollary.report import write_report
+
+    try:
+        return str(write_report(out))
+    except MissingExtraError as problem:
+        return f"no report was written: {problem}"
 
 
 def parse_prices(text: str | None) -> dict[str, float] | None:
