@@ -141,6 +141,45 @@ def test_gaps_in_the_log(logged):
     assert ("at random" in texts) != logged
 
 
+def with_gaps(log, rng, *, ignorable):
+    """One answer a request: the dear model asked more often where it is hard; with the propensities, or without."""
+    dear = np.clip(0.2 + 0.6 * log.given[:, 0], 0, 1)
+    asked = rng.random(len(log)) < dear
+    seen = np.stack([~asked, asked], 1)
+    p = np.stack([1 - dear, dear], 1)
+    return replace(log, quality=np.where(seen, log.quality, np.nan), propensity=None if ignorable else p)
+
+
+def test_doubly_robust_certificates_cover_where_ignoring_the_choice_does_not():
+    """One answer a request, asked by difficulty: with propensities the certified quality is kept; taken as asked at
+    random, the means themselves are biased (the cheap model was asked on easy prompts)."""
+    rng, delta, runs, false, stated = np.random.default_rng(11), 0.2, 25, 0, 0
+    learned = PromptRouter(features="none", l2=0.1).fit(with_gaps(world(rng, 3000), rng, ignorable=False))
+    for _ in range(runs):
+        found = calibrate(learned, with_gaps(world(rng, 2000), rng, ignorable=False), budget=0.5, delta=delta)
+        claims = found.certificate.claims
+        stated += bool(claims)
+        if claims:
+            cost, quality = truth(learned, found.price)
+            false += quality < claims[-1].rhs or cost > 0.5
+    assert stated > 0.8 * runs
+    assert false / runs <= delta + 3 * np.sqrt(delta * (1 - delta) / runs)
+    naive = with_gaps(world(rng, 20_000), rng, ignorable=True)
+    assert np.nanmean(naive.quality[:, 0]) > 0.5 + 0.05  # the cheap model's true mean is .5
+
+
+def test_values_learned_from_a_choosing_log_are_unbiased():
+    """Inverse propensities in training: the estimated worth of the cheap model is its own, not that of easy prompts."""
+    rng = np.random.default_rng(12)
+    log = with_gaps(world(rng, 12_000), rng, ignorable=False)
+    shallow = replace(log, given=np.zeros((len(log), 1)) + rng.random((len(log), 1)))  # features that say nothing
+    for logged in (True, False):
+        data = shallow if logged else replace(shallow, propensity=None)
+        router = PromptRouter(features="none", l2=0.1).fit(data)
+        mean = router.values([""] * 200, rng.random((200, 1))).mean(0)[0]
+        assert (abs(mean - 0.5) < 0.03) == logged
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

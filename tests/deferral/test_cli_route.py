@@ -114,6 +114,29 @@ def test_more_than_two_models_without_routellm_metrics(tmp_path):
     assert found["frontier"]
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_long_log_with_one_answer_a_request(tmp_path, known):
+    """The kind that services have; the certificate names what it rests on."""
+    rng = np.random.default_rng(3)
+    lines = []
+    for i in range(1600):
+        hard, dear = rng.random() < 0.4, rng.random() < 0.5
+        right = rng.random() < (0.9 if dear or not hard else 0.2)
+        row = {"prompt": f"{'prove the theorem' if hard else 'say hello'} {i}", "quality": float(right)}
+        row |= {"model": "large" if dear else "small", "cost": 2.0 if dear else 0.1}
+        lines.append(json.dumps(row | ({"propensity": 0.5} if known else {})))
+    log = tmp_path / "long.jsonl"
+    log.write_text("\n".join(lines))
+    found = call("fit", log, "--out", tmp_path / "run", "--budget", 1.4, "--repeats", 0, "--json", "--threads", 1)
+    assert "not measured" in json.loads(found.stdout)["note"]
+    certificate, evidence = load_certificate(tmp_path / "run")
+    certificate.check(**evidence).raise_for_status()
+    texts = " ".join(a.text for a in certificate.assumptions)
+    assert ("propensities" in texts) == known
+    assert ("asked at random" in texts) != known
+    assert routing.load(tmp_path / "run").decide("say hello now").model in ("small", "large")
+
+
 def test_mistakes_of_use(tmp_path):
     log = write_log(tmp_path / "log.jsonl", 100)
     assert call("fit", log, "--out", tmp_path / "a", "--budget", 0.1, "--quality", 0.9).exit_code == 2

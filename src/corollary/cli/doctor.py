@@ -10,6 +10,7 @@ PACKAGES = {
     "core": ("torch", "numpy", "scikit-learn", "scipy", "safetensors", "typer", "rich", "pydantic", "jaxtyping"),
     "report": ("matplotlib", "jinja2"),
     "tables": ("pyarrow", "skops"),
+    "embeddings": ("sentence-transformers",),
     "hf": ("transformers",),
     "serve": ("starlette", "uvicorn", "aiohttp", "sqlalchemy", "prometheus-client"),
 }

@@ -41,7 +41,7 @@ def fit(
     exclude: Exclude = None,
     prices: Prices = None,
     features: Annotated[
-        str, typer.Option(help="hash, hash-words, hash-characters, tfidf, tfidf-characters, statistics, none.")
+        str, typer.Option(help="hash, hash-words, hash-characters, tfidf, tfidf-characters, statistics, sentence, none.")
     ] = "hash",
     loss: Annotated[str, typer.Option(help="Surrogate: value, compsum-log, ec, t1, t2, ...")] = "value",
     l2: Annotated[float, typer.Option(min=0.0, help="Penalty on the weights.")] = 2.0,
@@ -84,12 +84,14 @@ def fit(
             run, data, budget=budget, quality=quality, features=features, loss=loss, l2=l2, delta=delta,
             repeats=repeats, seed=seed, tell=tell,
         )  # fmt: skip
+    told = report_of(out)
     if as_json:
         ui.emit(metrics)
     elif not quiet:
         show(metrics)
         if certificate is not None:
             ui.say(str(certificate))
+        ui.say(told)
 
 
 @app.command("eval")
@@ -176,14 +178,20 @@ def explain(
 def export(
     folder: Router,
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("router.json"),
+    form: Annotated[
+        str, typer.Option(help="plain (runs without corollary), or vllm-sr (an artifact of the vLLM semantic router).")
+    ] = "plain",
 ) -> None:
-    """The linear router as plain JSON, to be run without corollary."""
+    """The linear router as JSON, to be run without corollary."""
     from corollary.deferral.routing import export as plain
-    from corollary.deferral.routing import load
+    from corollary.deferral.routing import load, vllm_artifact
 
+    forms = {"plain": plain, "vllm-sr": vllm_artifact}
+    if form not in forms:
+        raise typer.BadParameter(f"--form is one of {', '.join(forms)}, got {form!r}")
     if not out.parent.is_dir():
         raise InvalidInputError(f"{out.parent} is no folder; make it, or give another --out")
-    write_json(out, plain(load(folder)))
+    write_json(out, forms[form](load(folder)))
     ui.say(str(out))
 
 
@@ -195,6 +203,17 @@ def read(
 
     names = [m.strip() for m in models.split(",") if m.strip()] if models else None
     return read_log(path, prompt=prompt, models=names, group=group, exclude=exclude, prices=parse_prices(prices))
+
+
+def report_of(out: Path) -> str:
+    """Write the report; a sentence that says where, or what is missing."""
+    from corollary.errors import MissingExtraError
+    from corollary.report import write_report
+
+    try:
+        return str(write_report(out))
+    except MissingExtraError as problem:
+        return f"no report was written: {problem}"
 
 
 def parse_prices(text: str | None) -> dict[str, float] | None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from corollary.certificates import Claim, Rule, Undecided, betting, register_rule, require_units
+from corollary.deferral import _rejection_certificate  # noqa: F401  (registers its rule)
 
 
 def bounds(

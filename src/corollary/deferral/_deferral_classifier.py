@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
 
+from corollary.deferral._inputs import not_fitted, validated
 from corollary.deferral._single_stage import (
     PSI,
     one_versus_all_deferral_loss,
@@ -21,8 +23,7 @@ from corollary.deferral._single_stage import (
     softmax_deferral_loss,
 )
 from corollary.deferral._training import Linear, fit_linear
-from corollary.deferral._two_stage_router import checked_features
-from corollary.errors import InvalidInputError, NotFittedError
+from corollary.errors import InvalidInputError
 
 BASELINES: dict[str, Callable[..., torch.Tensor]] = {
     "softmax": softmax_deferral_loss,
@@ -61,6 +62,11 @@ class DeferralClassifier(ClassifierMixin, BaseEstimator):
     def __init__(self, *, loss: str = "mae", q: float = 0.7, l2: float = 1.0, iterations: int = 200) -> None:
         self.loss, self.q, self.l2, self.iterations = loss, q, l2, iterations
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
     def fit(self, X: Any, y: Any, *, costs: Any = None) -> "DeferralClassifier":
         """Learn from N inputs, their labels, and what every expert cost on them.
 
@@ -71,12 +77,13 @@ class DeferralClassifier(ClassifierMixin, BaseEstimator):
         """
         if self.loss not in (*PSI, *BASELINES):
             raise InvalidInputError(f"`loss` must be one of {', '.join((*PSI, *BASELINES))}, got {self.loss!r}")
-        x, labels = checked_features(X), np.asarray(y)
-        if labels.shape != (x.shape[0],):
-            raise InvalidInputError(f"`y` must have shape ({x.shape[0]},), got {labels.shape}")
+        if y is None:
+            raise InvalidInputError("requires y to be passed, but the target y is None: give the labels of `X`")
+        x, labels = validated(self, X, y)
+        check_classification_targets(labels)
         c = np.zeros((len(labels), 0)) if costs is None else np.asarray(costs, dtype=np.float64)
         self.classes_, index = np.unique(labels, return_inverse=True)
-        self.n_features_in_, self.n_experts_ = int(x.shape[1]), int(c.shape[-1])
+        self.n_experts_ = int(c.shape[-1])
         if len(self.classes_) + self.n_experts_ < 2:
             raise InvalidInputError("one class and no expert leave nothing to learn; give another class, or an expert")
         target, given = torch.from_numpy(index.astype(np.int64)), torch.from_numpy(c)
@@ -88,16 +95,14 @@ class DeferralClassifier(ClassifierMixin, BaseEstimator):
             if found is None or paid <= best:
                 found, best, self.stage_ = tried, paid, stage
         assert found is not None
-        self.coef_, self.intercept_ = found.weight, found.intercept
+        self.coef_, self.intercept_, self.n_iter_ = found.weight, found.intercept, max(found.iterations, 1)
         return self
 
     def scores(self, X: Any) -> Float[np.ndarray, "n k"]:
         """(N, classes + experts) scores h."""
         if not hasattr(self, "coef_"):
-            raise NotFittedError(self, "scores")
-        x = checked_features(X)
-        if x.shape[1] != self.n_features_in_:
-            raise InvalidInputError(f"`X` has {x.shape[1]} features, fitted were {self.n_features_in_}")
+            raise not_fitted(self, "scores")
+        x, _ = validated(self, X)
         return np.asarray(x @ self.coef_) + self.intercept_
 
     def decide(self, X: Any, *, coverage: float | None = None) -> Int[np.ndarray, " n"]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -62,3 +63,40 @@ def reduce(values: Float[Tensor, " n"], weight: Any, reduction: str) -> Float[Te
         if reduction == "mean":
             return values.sum() / w.sum()
     return values if reduction == "none" else values.mean() if reduction == "mean" else values.sum()
+
+
+def validated(estimator: Any, X: Any, y: Any = None, *, wide: bool = False) -> tuple[Any, Any]:
+    """Features (dense float64 or CSR) and targets as scikit-learn checks them; given a target, the width is learned.
+
+    Args:
+        estimator: whose `n_features_in_` and `feature_names_in_` are set or compared.
+        X: (N, d) features.
+        y: targets; None outside of `fit`.
+        wide: whether targets may have several columns (costs), missing ones as NaN.
+
+    Raises:
+        InvalidInputError: with scikit-learn's sentence, for wrong shapes, NaN, or another number of features.
+    """
+    from sklearn.utils.validation import check_consistent_length, validate_data
+
+    options: dict[str, Any] = {"accept_sparse": "csr", "dtype": np.float64}
+    try:
+        if y is None:
+            return validate_data(estimator, X, reset=False, **options), None
+        if not wide:
+            x, y = validate_data(estimator, X, y, **options)
+            return x, y
+        x = validate_data(estimator, X, **options)
+        check_consistent_length(x, y)
+    except ValueError as problem:
+        raise InvalidInputError(str(problem)) from None
+    return x, y
+
+
+def not_fitted(owner: Any, method: str) -> Exception:
+    """`NotFittedError` that scikit-learn knows as its own too."""
+    from sklearn.exceptions import NotFittedError as Theirs
+
+    from corollary.errors import NotFittedError
+
+    return type("NotFittedError", (NotFittedError, Theirs), {})(owner, method)

@@ -10,9 +10,14 @@ with which the conditional minimiser is positive iff \(P(a = -1 | x) < c\): no t
 
 Mohri, Andor, Choi, Collins, Mao, Zhong, "Learning to Reject with a Fixed Predictor", ICLR 2024. Abstract, reviews and a
 figure's caption read; formulas and bound derived here and checked, the printed constants were not seen.
+
+Hinge form [derived here]: \(\max(0, 1 + \frac\alpha2 (r - a)) + c \max(0, 1 - \beta r)\) with \(\alpha > 2\), where a
+good output costs nothing at r = 0, and \(\beta = \alpha / 2\). The conditional loss then has slope
+\(\frac\alpha2 (P(bad) - c)\) on both sides of 0, down to r = -1 - 2/alpha and up to min(2/alpha, 1 - 2/alpha), so the
+excess of any r of the wrong sign is at least \(|P(bad) - c| \min(1, \alpha/2 - 1)\): a linear bound.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,15 +27,17 @@ from torch import Tensor
 from corollary.deferral._inputs import as_tensor, reduce
 from corollary.errors import InvalidInputError
 
+FORMS = ("exponential", "hinge")
 LIMIT = 60.0  # exponents beyond it are continued linearly: e^60 is far from overflow in float32
 
 
-def calibrated_beta(cost: float, alpha: float) -> float:
+def calibrated_beta(cost: float, alpha: float, *, form: str = "exponential") -> float:
     r"""\(\beta = \alpha I_c / (2 c)\): with it the sign of the best score is the best decision.
 
     Args:
         cost: price c of rejecting, in (0, 1/2).
-        alpha: slope of the first term, above 0.
+        alpha: slope of the first term, above 0; above 2 for the hinge, whose \(\beta\) is \(\alpha / 2\).
+        form: "exponential" or "hinge".
 
     Raises:
         InvalidInputError: outside these ranges.
@@ -41,8 +48,13 @@ def calibrated_beta(cost: float, alpha: float) -> float:
         >>> [round(calibrated_beta(c, a), 3) for c, a in ((0.05, 1.0), (0.05, 4.0), (0.1, 2.0))]
         [6.586, 19.921, 6.029]
     """
-    if not 0 < cost < 0.5 or not alpha > 0:
-        raise InvalidInputError(f"`cost` must lie in (0, 1/2) and `alpha` above 0, got {cost}, {alpha}")
+    if form not in FORMS:
+        raise InvalidInputError(f"`form` must be one of {', '.join(FORMS)}, got {form!r}")
+    least = 2 if form == "hinge" else 0
+    if not 0 < cost < 0.5 or not alpha > least:
+        raise InvalidInputError(f"`cost` must lie in (0, 1/2) and `alpha` above {least}, got {cost}, {alpha}")
+    if form == "hinge":
+        return alpha / 2
     return alpha * _mixed(cost, alpha) / (2 * cost)
 
 
@@ -53,6 +65,7 @@ def rejection_loss(
     cost: float,
     alpha: float = 1.0,
     beta: float | None = None,
+    form: str = "exponential",
     weight: Any = None,
     reduction: str = "mean",
 ) -> Float[Tensor, "..."]:
@@ -66,6 +79,7 @@ def rejection_loss(
         cost: price c of rejecting, in (0, 1/2): outputs are to be accepted where they are bad with probability < c.
         alpha: slope; smaller is safer against outliers (1 here; the paper's main text uses 4).
         beta: None for the calibrated value.
+        form: "exponential", or "hinge" (alpha above 2): linear in outliers, where judgements may be wrong.
         weight: (N,) weight of each sample.
         reduction: "mean", "sum" or "none".
 
@@ -79,7 +93,7 @@ def rejection_loss(
         c - P(a = -1 | x), and \(excess_{rej} \le \frac1S \sqrt{2 I_c \frac{c + I_c}{c} M^{(2 + g)/(1 + g)} e}\), e
         the excess of L,
         \(S = e^{\alpha/2} - e^{-\alpha/2}\), \(g = I_c / c\), \(M = \max(1, e^{\alpha/2} / I_c)\), over all
-        measurable scores.
+        measurable scores. Hinge: \(excess_{rej} \le e / \min(1, \alpha/2 - 1)\).
 
     Example:
         >>> bool(rejection_loss([1.0], [False], cost=0.1) > 1.0)
@@ -87,10 +101,13 @@ def rejection_loss(
 
     Reference: Mohri et al. (ICLR 2024); reconstructed from abstract, reviews and notes, may differ.
     """
-    beta = calibrated_beta(cost, alpha) if beta is None else beta
+    beta = calibrated_beta(cost, alpha, form=form) if beta is None else beta
     if not beta > 0:
         raise InvalidInputError(f"`beta` must be above 0, got {beta}")
-    r, a = _judged(scores, acceptable)
+    r, a = judged(scores, acceptable)
+    if form == "hinge":
+        values = (1 + alpha / 2 * (r - a)).clamp_min(0) + cost * (1 - beta * r).clamp_min(0)
+        return reduce(values, weight, reduction)
     return reduce(_exp(alpha / 2 * (r - a)) + cost * _exp(-beta * r), weight, reduction)
 
 
@@ -106,16 +123,16 @@ def rejection_cost(scores: Any, acceptable: Any, *, cost: float, reduction: str 
         >>> round(rejection_cost([1.0, -1.0], [False, True], cost=0.25, reduction="sum").item(), 2)
         1.25
     """
-    r, a = _judged(scores, acceptable)
+    r, a = judged(scores, acceptable)
     return reduce(torch.where(r > 0, (a < 0).to(r), torch.full_like(r, cost)), None, reduction)
 
 
-def rejection_bound(excess: float, *, cost: float, alpha: float) -> float:
+def rejection_bound(excess: float, *, cost: float, alpha: float, form: str = "exponential") -> float:
     r"""Largest excess rejection loss for an excess of the calibrated surrogate (see `rejection_loss`).
 
     Args:
         excess: of the surrogate, at least 0.
-        cost, alpha: as in `rejection_loss`.
+        cost, alpha, form: as in `rejection_loss`.
 
     Guarantee: for all measurable scores; attained in the limit.
 
@@ -123,7 +140,9 @@ def rejection_bound(excess: float, *, cost: float, alpha: float) -> float:
         >>> rejection_bound(0.0, cost=0.1, alpha=2.0)
         0.0
     """
-    calibrated_beta(cost, alpha)
+    calibrated_beta(cost, alpha, form=form)
+    if form == "hinge":
+        return max(excess, 0.0) / min(1.0, alpha / 2 - 1)
     i = _mixed(cost, alpha)
     m = max(1.0, np.exp(alpha / 2) / i)
     g = i / cost
@@ -135,7 +154,7 @@ class RejectionLoss(torch.nn.Module):
     """`rejection_loss` as a module.
 
     Args:
-        cost, alpha, beta, reduction: as in `rejection_loss`.
+        cost, alpha, beta, form, reduction: as in `rejection_loss`.
 
     Guarantee: as `rejection_loss`.
 
@@ -146,85 +165,23 @@ class RejectionLoss(torch.nn.Module):
     Reference: as `rejection_loss`.
     """
 
-    def __init__(self, *, cost: float, alpha: float = 1.0, beta: float | None = None, reduction: str = "mean") -> None:
+    def __init__(
+        self,
+        *,
+        cost: float,
+        alpha: float = 1.0,
+        beta: float | None = None,
+        form: str = "exponential",
+        reduction: str = "mean",
+    ) -> None:
         super().__init__()
-        self.cost, self.alpha, self.reduction = cost, alpha, reduction
-        self.beta = calibrated_beta(cost, alpha) if beta is None else beta
+        self.cost, self.alpha, self.form, self.reduction = cost, alpha, form, reduction
+        self.beta = calibrated_beta(cost, alpha, form=form) if beta is None else beta
 
     def forward(self, scores: Any, acceptable: Any, *, weight: Any = None) -> Float[Tensor, "..."]:
         """The loss of a batch."""
-        options = {"cost": self.cost, "alpha": self.alpha, "beta": self.beta, "weight": weight}
+        options = {"cost": self.cost, "alpha": self.alpha, "beta": self.beta, "form": self.form, "weight": weight}
         return rejection_loss(scores, acceptable, reduction=self.reduction, **options)
-
-
-class CoverageCurve(NamedTuple):
-    """Precision and coverage as the threshold falls: accept the m highest scores, ties together.
-
-    Guarantee: none; see the functions that use it.
-
-    Example:
-        >>> precision_coverage([3.0, 2.0, 1.0], [True, False, True]).coverage.round(2).tolist()
-        [0.33, 0.67, 1.0]
-    """
-
-    threshold: Float[np.ndarray, " m"]
-    coverage: Float[np.ndarray, " m"]
-    precision: Float[np.ndarray, " m"]
-
-
-def precision_coverage(scores: Any, acceptable: Any) -> CoverageCurve:
-    """The precision-coverage curve of a score.
-
-    Args:
-        scores: (N,) larger is better.
-        acceptable: (N,) judgements.
-
-    Guarantee: none; thresholds chosen on it are to be certified on other rows.
-
-    Example:
-        >>> precision_coverage([3.0, 2.0], [True, False]).precision.tolist()
-        [1.0, 0.5]
-    """
-    r, a = (v.numpy() for v in _judged(np.asarray(scores, dtype=np.float64), acceptable))
-    order = np.argsort(-r, kind="stable")
-    count = np.arange(1, len(r) + 1)
-    good = np.cumsum(a[order] > 0)
-    last = np.append(r[order][1:] != r[order][:-1], True)
-    return CoverageCurve(r[order][last], (count / len(r))[last], (good / count)[last])
-
-
-def coverage_at(scores: Any, acceptable: Any, *, error: float) -> float:
-    """Largest coverage at which no more than a share `error` of what is accepted is bad; 0 where none is.
-
-    Args:
-        scores, acceptable: as in `precision_coverage`.
-        error: in [0, 1].
-
-    Guarantee: none on other rows.
-
-    Example:
-        >>> coverage_at([3.0, 2.0, 1.0], [True, True, False], error=0.1) == 2 / 3
-        True
-    """
-    curve = precision_coverage(scores, acceptable)
-    fits = curve.precision >= 1 - error - 1e-12
-    return float(curve.coverage[fits].max()) if fits.any() else 0.0
-
-
-def coverage_limit(error_rate: float, error: float) -> float:
-    r"""Coverage of a perfect ordering: \(\min(1, (1 - err) / (1 - e))\).
-
-    Args:
-        error_rate: share of bad outputs.
-        error: share allowed among the accepted ones.
-
-    Guarantee: exact for a large sample.
-
-    Example:
-        >>> round(coverage_limit(0.355, 0.1775), 3)
-        0.784
-    """
-    return min(1.0, (1 - error_rate) / (1 - error))
 
 
 def _mixed(c: float, alpha: float) -> float:
@@ -237,7 +194,8 @@ def _exp(t: Tensor) -> Tensor:
     return torch.exp(low) * (1 + (t - low))
 
 
-def _judged(scores: Any, acceptable: Any) -> tuple[Tensor, Tensor]:
+def judged(scores: Any, acceptable: Any) -> tuple[Tensor, Tensor]:
+    """Finite scores (N,), and judgements as -1 and +1."""
     r = as_tensor(scores)
     a = as_tensor(torch.as_tensor(acceptable).to(r.dtype), like=r)
     if r.ndim != 1 or len(r) == 0 or a.shape != r.shape:

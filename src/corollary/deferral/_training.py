@@ -13,6 +13,8 @@ from jaxtyping import Float
 from scipy.optimize import minimize
 from torch import Tensor
 
+from corollary.errors import InvalidInputError
+
 Loss = Callable[[Tensor], Tensor]  # scores (N, K) -> scalar
 
 
@@ -138,3 +140,28 @@ def fit_network(
     if state is not None:
         network.load_state_dict(state)
     return history
+
+
+def standard_network(model: str | Callable[[int, int], torch.nn.Module], d: int, k: int, *, hidden: int) -> Any:
+    """The network for d features and k scores: two hidden layers for "mlp", or what the user's function makes.
+
+    Raises:
+        InvalidInputError: for another word.
+
+    Example:
+        >>> len(standard_network("mlp", 3, 2, hidden=8))
+        6
+    """
+    if callable(model):
+        return model(d, k)
+    if model != "mlp":
+        raise InvalidInputError(f"`model` must be 'linear', 'mlp' or a function (d, K) -> module, got {model!r}")
+    layers = torch.nn
+    return layers.Sequential(
+        layers.Linear(d, hidden),
+        layers.ReLU(),
+        layers.Dropout(0.1),
+        layers.Linear(hidden, hidden),
+        layers.ReLU(),
+        layers.Linear(hidden, k),
+    )

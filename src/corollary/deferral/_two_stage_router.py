@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator
 
-from corollary.deferral._training import Linear, fit_linear, fit_network
+from corollary.deferral._inputs import not_fitted, validated
+from corollary.deferral._training import Linear, fit_linear, fit_network, standard_network
 from corollary.deferral._two_stage import PROPERTIES, properties, two_stage_cost, two_stage_loss
-from corollary.errors import InvalidInputError, NotFittedError
+from corollary.errors import InvalidInputError
 
 
 class TwoStageRouter(BaseEstimator):
@@ -69,6 +70,14 @@ class TwoStageRouter(BaseEstimator):
         self.hidden, self.iterations, self.epochs, self.rate, self.batch = hidden, iterations, epochs, rate, batch
         self.seed = seed
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = True
+        tags.target_tags.single_output = False
+        return tags
+
     def fit(self, X: Any, costs: Any, *, cell_weight: Any = None) -> "TwoStageRouter":
         """Learn from N inputs and what every expert cost on them.
 
@@ -78,10 +87,13 @@ class TwoStageRouter(BaseEstimator):
             cell_weight: (N, K) weight of every cost, one over the probability that it was asked for; None: 1.
         """
         properties(self.loss)
-        x, c, cells = checked_fit_inputs(X, costs, cell_weight)
+        if costs is None:
+            raise InvalidInputError("requires y to be passed, but the target y is None: give the costs of the experts")
+        x, _ = validated(self, X, costs, wide=True)
+        c, cells = checked_costs(costs, cell_weight, rows=x.shape[0])
         if cells is None and np.isnan(c).any():
             cells = np.where(np.isnan(c), 0.0, 1.0)
-        self.n_features_in_, self.n_experts_ = int(x.shape[1]), int(c.shape[1])
+        self.n_experts_ = int(c.shape[1])
         self.prices_ = checked_prices(self.prices, self.n_experts_)
         target = torch.from_numpy(c)
         weight = None if cells is None else torch.from_numpy(cells)
@@ -95,10 +107,8 @@ class TwoStageRouter(BaseEstimator):
     def scores(self, X: Any) -> Float[np.ndarray, "n k"]:
         """(N, K) scores r."""
         if not hasattr(self, "n_experts_"):
-            raise NotFittedError(self, "scores")
-        x = checked_features(X)
-        if x.shape[1] != self.n_features_in_:
-            raise InvalidInputError(f"`X` has {x.shape[1]} features, the router was fitted on {self.n_features_in_}")
+            raise not_fitted(self, "scores")
+        x, _ = validated(self, X)
         if self.model == "linear":
             return np.asarray(x @ self.coef_) + self.intercept_
         with torch.no_grad():
@@ -161,7 +171,7 @@ class TwoStageRouter(BaseEstimator):
         filled = torch.nan_to_num(target, nan=1.0)
         with torch.random.fork_rng(devices=[]):  # initial weights and dropout follow the seed, the caller's state stays
             torch.manual_seed(self.seed)
-            self.network_ = self._make()
+            self.network_ = standard_network(self.model, self.n_features_in_, self.n_experts_, hidden=self.hidden)
             self._train(dense, soft, filled)
 
     def _train(self, dense: torch.Tensor, soft: Callable[..., torch.Tensor], filled: torch.Tensor) -> None:
@@ -175,24 +185,6 @@ class TwoStageRouter(BaseEstimator):
             batch=self.batch,
             share=0.15,
             seed=self.seed,
-        )
-
-    def _make(self) -> torch.nn.Module:
-        d, k, h = self.n_features_in_, self.n_experts_, self.hidden
-        if callable(self.model):
-            return self.model(d, k)
-        if self.model != "mlp":
-            raise InvalidInputError(
-                f"`model` must be 'linear', 'mlp' or a function (d, K) -> module, got {self.model!r}"
-            )
-        layers = torch.nn
-        return layers.Sequential(
-            layers.Linear(d, h),
-            layers.ReLU(),
-            layers.Dropout(0.1),
-            layers.Linear(h, h),
-            layers.ReLU(),
-            layers.Linear(h, k),
         )
 
 
@@ -216,33 +208,22 @@ def checked_prices(prices: Any, k: int) -> Float[np.ndarray, " k"]:
     return given
 
 
-def checked_features(X: Any) -> Any:
-    """(N, d) finite features, sparse ones as CSR."""
-    x = X.tocsr() if hasattr(X, "tocsr") else np.asarray(X, dtype=np.float64)
-    if x.ndim != 2 or 0 in x.shape:
-        raise InvalidInputError(f"`X` must be (N, d) with at least one row and one feature, got shape {x.shape}")
-    if not np.isfinite(x.data if hasattr(x, "indptr") else x).all():
-        raise InvalidInputError("`X` holds NaN or infinite values; fill or remove them")
-    return x
-
-
-def checked_fit_inputs(X: Any, costs: Any, cell_weight: Any) -> tuple[Any, np.ndarray, np.ndarray | None]:
-    """Features, costs and weights that fit together."""
-    x = checked_features(X)
+def checked_costs(costs: Any, cell_weight: Any, *, rows: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """(N, K) costs and weights that fit together."""
     c = np.asarray(costs, dtype=np.float64)
-    if c.ndim != 2 or len(c) != x.shape[0] or c.shape[1] < 2:
-        raise InvalidInputError(f"`costs` must be ({x.shape[0]}, K) with K >= 2 experts, got shape {c.shape}")
+    if c.ndim != 2 or len(c) != rows or c.shape[1] < 2:
+        raise InvalidInputError(f"`costs` must be ({rows}, K) with K >= 2 experts, got shape {c.shape}")
     seen = ~np.isnan(c)
     if not seen.any(0).all():
         raise InvalidInputError(f"expert {int(np.argmin(seen.any(0)))} has no cost at all; leave it out, or ask it")
     if (c[seen] < 0).any() or (c[seen] > 1).any():
         raise InvalidInputError("`costs` must lie in [0, 1]; divide all, prices included, by their largest value")
     if cell_weight is None:
-        return x, c, None
+        return c, None
     cells = np.asarray(cell_weight, dtype=np.float64)
     if cells.shape != c.shape or not np.isfinite(cells).all() or (cells < 0).any() or not cells.any():
         raise InvalidInputError("`cell_weight` must be finite, not negative, not all zero, and of the shape of `costs`")
-    return x, c, np.where(seen, cells, 0.0)
+    return c, np.where(seen, cells, 0.0)
 
 
 def _dense(x: Any) -> torch.Tensor:

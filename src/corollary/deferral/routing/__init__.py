@@ -8,6 +8,7 @@ _HOME = {
     "Curve": "_metrics",
     "Decision": "_prompt_router",
     "DriftMonitor": "_monitor",
+    "EmbeddedText": "_embedded",
     "Features": "_features",
     "HashedText": "_hashed",
     "LengthRouter": "_baselines",
@@ -30,10 +31,12 @@ _HOME = {
     "oracle_curve": "_metrics",
     "price_grid": "_metrics",
     "read_log": "_log",
+    "register_encoder": "_embedded",
     "resamples": "_bootstrap",
     "routellm_curve": "_metrics",
     "routellm_optimal": "_metrics",
     "sweep_choices": "_metrics",
+    "vllm_artifact": "_export_vllm",
 }
 
 __all__ = sorted(_HOME)

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from scipy import sparse
 
+from corollary.deferral.routing._embedded import EmbeddedText
 from corollary.deferral.routing._hashed import HashedText
 from corollary.deferral.routing._statistics import SCALE, TextStatistics
 from corollary.deferral.routing._tfidf import TfidfText
@@ -44,7 +45,12 @@ class Block(Protocol):
         """Take back what `arrays` gave."""
 
 
-BLOCKS: dict[str, Callable[..., Block]] = {"hash": HashedText, "tfidf": TfidfText, "statistics": TextStatistics}
+BLOCKS: dict[str, Callable[..., Block]] = {
+    "hash": HashedText,
+    "tfidf": TfidfText,
+    "statistics": TextStatistics,
+    "embedding": EmbeddedText,
+}
 
 PRESETS: dict[str, Callable[[], list[Block]]] = {
     "hash": lambda: [HashedText(), TextStatistics()],
@@ -57,6 +63,7 @@ PRESETS: dict[str, Callable[[], list[Block]]] = {
         TextStatistics(),
     ],
     "statistics": lambda: [TextStatistics()],
+    "sentence": lambda: [EmbeddedText(), TextStatistics()],
 }
 
 
@@ -65,7 +72,8 @@ class Features:
 
     Args:
         blocks: a preset ("hash": hashed words, pairs and text statistics; "hash-words": words alone, the fastest;
-            "hash-characters"; "tfidf"; "tfidf-characters"; "statistics"; "none": given numbers only), or the blocks.
+            "hash-characters"; "tfidf"; "tfidf-characters"; "statistics"; "sentence": an embedding by
+            sentence-transformers, the extra `embeddings`; "none": given numbers only), or the blocks.
 
     Guarantee: none.
 

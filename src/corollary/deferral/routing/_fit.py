@@ -68,6 +68,8 @@ def fit_run(
     if certifying:
         tell("certifying", 0.9)
         certificate = calibrate_run(run.path, router, rest, budget=budget, quality=quality, delta=delta).certificate
+        if rest.complete:  # the figures of the policy that was certified, not of the price before
+            metrics["policy"] = policy_of(router, rest)
     metrics["roles"] = dict(log.roles)
     write_json(run.inside("metrics.json"), metrics)
     return metrics, certificate
@@ -106,15 +108,38 @@ def evaluate_router(
     metrics = evaluate(log, values, repeats=repeats, seed=seed, against=None)
     own = metrics["routers"]["router"]
     top = {k: own[k] for k in ("aiq", "apgr", "cpt20", "cpt50", "cpt80", "frontier", "interval") if k in own}
+    calibration = calibration_of(values["router"], log)
+    return {**top, "policy": policy_of(router, log), "calibration": calibration, **metrics}
+
+
+def policy_of(router: PromptRouter, log: RoutingLog) -> dict[str, Any]:
+    """What the router does at its own price: mean cost and quality, who gets what share."""
     choice = router.route(log.prompts, given=log.given)
     rows = np.arange(len(log))
-    policy = {
+    return {
         "price": router.price if np.isfinite(router.price) else "infinite",
         "cost": float(log.costs[rows, choice].mean()),
         "quality": float(log.quality[rows, choice].mean()),
         "share": {m: float((choice == k).mean()) for k, m in enumerate(log.models)},
     }
-    return {**top, "policy": policy, **metrics}
+
+
+def calibration_of(values: np.ndarray, log: RoutingLog, *, bins: int = 10) -> dict[str, dict[str, list[float]]]:
+    """What the router held each model to be worth against what it was worth: means over bins of equal size.
+
+    Example:
+        >>> log = RoutingLog(tuple("abcd"), ("x", "y"), np.array([[0.0, 1], [0, 1], [1, 1], [1, 1]]))
+        >>> calibration_of(np.array([[0.1, 0.9], [0.1, 0.9], [0.8, 0.9], [0.8, 0.9]]), log, bins=2)["x"]
+        {'worth': [0.1, 0.8], 'quality': [0.0, 1.0]}
+    """
+    found = {}
+    for k, model in enumerate(log.models):
+        order = np.array_split(np.argsort(values[:, k], kind="stable"), min(bins, len(values)))
+        found[model] = {
+            "worth": [float(values[rows, k].mean()) for rows in order],
+            "quality": [float(log.quality[rows, k].mean()) for rows in order],
+        }
+    return found
 
 
 def split_rows(log: RoutingLog, share: float, *, seed: int) -> Bool[np.ndarray, " n"]:
