@@ -189,7 +189,7 @@ class TwoStageRouter(BaseEstimator):
 
 
 def values_of(scores: Float[np.ndarray, "n k"], loss: str) -> Float[np.ndarray, "n k"]:
-    """What each expert is worth in [0, 1]: the sigmoid for "value", the softmax policy for the others.
+    """What each expert is worth: the sigmoid for "value", the score for "squared", the softmax policy for the others.
 
     Example:
         >>> values_of(np.zeros((1, 2)), "value").tolist(), values_of(np.zeros((1, 4)), "ec").tolist()
@@ -197,6 +197,8 @@ def values_of(scores: Float[np.ndarray, "n k"], loss: str) -> Float[np.ndarray, 
     """
     from scipy.special import expit, softmax
 
+    if loss == "squared":
+        return scores
     return expit(scores) if loss == "value" else softmax(scores, axis=1)
 
 
