@@ -14,7 +14,7 @@ from corollary.gating import ComposedLM, FixedShareGate
 from corollary.metrics import FBeta, best_threshold
 from corollary.models import NgramModel
 
-WORDS = "gate router expert mixture theorem certificate budget reject accept model price quality".split()
+WORDS = ("gate", "router", "expert", "mixture", "theorem", "certificate", "budget", "reject", "accept", "price")
 LENGTH = 30  # bytes that the model has read when it answers
 
 
@@ -54,7 +54,8 @@ def main() -> None:
     rejector = Rejector(cost=0.2).fit(x[learn], good[learn])
     taken = rejector.accept(x[rest])
     print(f"the model alone is wrong on {(~good).mean():.1%} of the documents")
-    print(f"built-in threshold at price .2: accepts {taken.mean():.1%}, {(~good[rest][taken]).mean():.1%} of them wrong")
+    wrong = (~good[rest][taken]).mean()
+    print(f"built-in threshold at price .2: accepts {taken.mean():.1%}, {wrong:.1%} of them wrong")
     for name, score in (("rejector", rejector.decision_function(x[rest])), ("MaxProb", max_probability(p[rest]))):
         print(f"coverage at 10 % wrong, {name:<9} {coverage_at(score, good[rest], error=0.1):.1%}")
     print(f"coverage at 10 % wrong, limit     {coverage_limit((~good[rest]).mean(), 0.1):.1%}")

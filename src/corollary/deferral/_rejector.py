@@ -1,8 +1,8 @@
 r"""`Rejector`: which outputs of a frozen predictor to accept, learned from judged outputs.
 
 Symbols and surrogate as in `_rejection`: score r, accept iff r > 0, price c of rejecting. The built-in threshold 0
-bounds the error of every accepted point by c, so the error of all accepted ones lies below c; for a wanted error e the price
-is chosen on held-out rows (`error=e`), or the threshold is moved and certified (`certify`).
+bounds the error of every accepted point by c, so the error of all accepted ones lies below c; for a wanted error e the
+price is chosen on held-out rows (`error=e`), or the threshold is moved and certified (`certify`).
 """
 
 from collections.abc import Callable

@@ -13,8 +13,8 @@ router sends the input to \(\arg\max_k r_k\) and pays \(L_{tdef} = \sum_k c_k 1[
   \(\sigma(r_k)\) estimates \(E[1 - c_k | x]\) and a price can be subtracted after training. With \(v^* = E[1 - c | x]\)
   its excess is \(\sum_k KL(v^*_k \| v_k) \ge 2 (d_a^2 + d_b^2) \ge (d_a + d_b)^2\) by Pinsker for any two experts a, b
   (d = distance of the estimates from the truth), and routing to a instead of b loses at most \(d_a + d_b\).
-- SQUARED \(\sum_k (r_k - (1 - c_k))^2\): r_k itself estimates \(E[1 - c_k | x]\); its excess is \(d_a^2 + d_b^2\) or more,
-  at least \((d_a + d_b)^2 / 2\). Ridge regression, where the scores are linear.
+- SQUARED \(\sum_k (r_k - (1 - c_k))^2\): r_k itself estimates \(E[1 - c_k | x]\); its excess is
+  \(d_a^2 + d_b^2\) or more, at least \((d_a + d_b)^2 / 2\). Ridge regression, where the scores are linear.
 """
 
 from collections.abc import Callable

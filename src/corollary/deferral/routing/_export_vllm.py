@@ -5,8 +5,8 @@ embedding followed by its 14 category indicators. So it can hold a router on num
 these columns, and nothing of our text features. Layers, for standardised z and estimated worth \(\sigma(r_k)\):
 
 - \(4 - clip(z, -4, 4) = relu(8 - relu(z + 4))\), two diagonal batch norms; then r is linear in it;
-- price 0: the largest r. Two models under a softmax: a shift of one score by \(2\,artanh(\lambda \Delta)\). VALUE at a price:
-  \(\sigma(r_k) - \lambda c_k\) with the sigmoid as a sum of hinges, off by at most `ERROR`.
+- price 0: the largest r. Two models under a softmax: a shift of one score by \(2\,artanh(\lambda \Delta)\). VALUE at a
+  price: \(\sigma(r_k) - \lambda c_k\) with the sigmoid as a sum of hinges, off by at most `ERROR`.
 
 Read: the parser and evaluator `src/semantic-router/pkg/modelselection/mlp.go` and `ml-binding/src/mlp.rs` of
 vllm-project/semantic-router (Apache-2.0), as of late 2026; the gateway itself was not run here.
