@@ -1,7 +1,7 @@
-"""A rejector in front of a composed model: it keeps silent where its next byte would likely be wrong, and says how often.
+"""A rejector in front of a composed model: silent where its next byte is likely wrong, with a certificate of the rest.
 
-Two experts, sums and words, composed by a causal gate; the output is the likeliest next byte of an unseen document. What
-the composed model knows while it answers (its probabilities, whom the gate trusts) are the rejector's features.
+Two experts, sums and words, composed by a causal gate; the output is the likeliest next byte of an unseen document.
+What the composed model knows while it answers (its probabilities, whom the gate trusts) are the rejector's features.
 """
 
 from functools import partial
