@@ -4,6 +4,7 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "AveragedRouter": "_averaged",
     "Calibrated": "_calibration",
     "Curve": "_metrics",
     "Decision": "_prompt_router",

@@ -50,7 +50,7 @@ def vllm_artifact(router: PromptRouter) -> dict[str, Any]:
     """
     if not router.models:
         raise InvalidInputError("the router is not fitted; fit it, or load a fitted one")
-    if router.features.blocks or router.features.given is None:
+    if hasattr(router, "members") or router.features.blocks or router.features.given is None:
         raise InvalidInputError(
             "the vLLM semantic router gives its selectors an embedding, not text: fit on embeddings beside the prompt "
             "(columns feature:... or embedding, --features none), or export --form plain"
