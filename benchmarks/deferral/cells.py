@@ -25,13 +25,12 @@ def beside(name):
     return module
 
 
-PARTS = [beside(name) for name in ("rejection", "images")]  # each: CELLS, MORE, run(cell), table(records)
+PARTS = [beside(name) for name in ("rejection", "images", "averaged")]  # each: CELLS, MORE, run(cell), table(records)
 SEEDS = (0, 1, 2)
 MMLU = [{"data": "mmlu", "protocol": p, "seed": s} for s in SEEDS for p in ("in-domain", "unseen")]
-SPEED = [{"data": "speed", "seed": s} for s in range(2)]
 NINE = [{"data": "nine", "seed": s} for s in range(5)]
 QUICK = [{"data": "nine", "seed": 0}, {"data": "speed", "seed": 0}]
-DEFAULT = [*MMLU[:2], *NINE, *SPEED, *MMLU[2:], *(c for part in PARTS for c in part.CELLS)]
+DEFAULT = [*MMLU[:2], *NINE, {"data": "speed", "seed": 0}, *MMLU[2:], *(c for part in PARTS for c in part.CELLS)]
 FULL = [
     *(c for part in PARTS for c in (*part.CELLS, *part.MORE)),
     *({"data": "mmlu", "protocol": p, "seed": s} for s in range(10) for p in ("in-domain", "unseen")),
@@ -77,10 +76,10 @@ def mmlu_cell(cell):
     from sklearn.linear_model import Ridge
     from sklearn.model_selection import GroupKFold, KFold
 
-    from corollary.deferral.routing import AveragedRouter, NeighbourRouter, PromptRouter, evaluate
+    from corollary.deferral.routing import NeighbourRouter, PromptRouter, evaluate
 
     log = mmlu_log()
-    n, names = len(log), ("averaged", "value", "compsum-log", "ridge", "nearest neighbours", "length")
+    n, names = len(log), ("value", "compsum-log", "ridge", "nearest neighbours", "length")
     values = {name: np.zeros((n, 2)) for name in names}
     lengths, seconds = np.array([len(p) for p in log.prompts]), 0.0
     if cell["protocol"] == "in-domain":
@@ -96,7 +95,6 @@ def mmlu_cell(cell):
         seconds += time.perf_counter() - begun
         z = router.features.transform(rest.prompts)
         values["value"][test] = router.values(rest.prompts)
-        values["averaged"][test] = AveragedRouter().fit(learn).values(rest.prompts)
         other = PromptRouter(features=router.features, loss="compsum-log").fit_features(x, learn)
         values["compsum-log"][test] = other.values(rest.prompts)
         values["nearest neighbours"][test] = NeighbourRouter().fit(x, learn.quality).values(z)
@@ -124,14 +122,7 @@ def nine_cell(cell):
     from sklearn.neural_network import MLPRegressor
     from sklearn.svm import SVC
 
-    from corollary.deferral.routing import (
-        AveragedRouter,
-        LengthRouter,
-        NeighbourRouter,
-        PromptRouter,
-        evaluate,
-        read_log,
-    )
+    from corollary.deferral.routing import LengthRouter, NeighbourRouter, PromptRouter, evaluate, read_log
 
     log = read_log(folder() / "nine_llms_train.parquet")
     rng = np.random.default_rng(cell["seed"])
@@ -146,7 +137,6 @@ def nine_cell(cell):
     seconds["value"] = time.perf_counter() - begun
     z = router.features.transform(rest.prompts)
     values["value"] = router.values(rest.prompts)
-    values["averaged"] = AveragedRouter().fit(learn).values(rest.prompts)
     values["compsum-log"] = (
         PromptRouter(features=router.features, loss="compsum-log").fit_features(x, learn).values(rest.prompts)
     )
