@@ -1,7 +1,7 @@
 """Cells of `AveragedRouter`: against the TF-IDF ridge on MMLU (paired, subjects resampled whole), and on nine models.
 
-Its two members were chosen on inner folds of one training part of MMLU; nothing was chosen on a test row. Protocols, folds
-and seeds are those of `cells.py`.
+Its two members were chosen on inner folds of one training part of MMLU; nothing was chosen on a test row. Protocols,
+folds and seeds are those of `cells.py`.
 """
 
 import importlib.util
