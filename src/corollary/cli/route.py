@@ -256,9 +256,8 @@ def show(metrics: dict[str, Any]) -> None:
     if readings:
         rows = [[name, *(reading(found, k) for k in readings)] for name, found in metrics["routers"].items()]
         heads = [k.replace("_at_", " at ") + (" % cost" if k[0] == "q" else " % quality") for k in readings]
-        ui.table(
-            "quality at a share of the range of costs, cost at a share of the best model's", ["router", *heads], rows
-        )
+        title = "quality at a share of the range of costs, cost at a share of the best model's quality"
+        ui.table(title, ["router", *heads], rows)
 
 
 def reading(found: dict[str, Any], key: str) -> str:

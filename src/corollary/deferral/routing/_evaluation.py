@@ -44,8 +44,8 @@ def evaluate(
         Plain values: for each router `aiq`, `quality_at_25` (mean quality where a quarter of the way from the cheapest
         to the dearest model's cost is spent; 50, 75), `cost_at_90` (mean cost that reaches 90 % of the best single
         model's quality, None where nothing does; 95, 99), `frontier` (mean cost, quality), `interval`, and for two
-        models `apgr`, `cpt20`, `cpt50`, `cpt80` (percent); the same for random mixing of single models and for the oracle; the
-        models' own cost and quality.
+        models `apgr`, `cpt20`, `cpt50`, `cpt80` (percent); the same for random mixing of single models and for the
+        oracle; the models' own cost and quality.
 
     Raises:
         InvalidInputError: where a model was not asked on every prompt.
