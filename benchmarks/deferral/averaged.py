@@ -69,7 +69,7 @@ def mmlu(cell):
 
 
 def nine(cell):
-    """A random fifth of the nine models' prompts; differences to the nearest neighbours, the strongest peer."""
+    """A random fifth of the nine models' prompts, beside the strongest peer and every single model; differences to it."""
     from corollary.deferral.routing import AveragedRouter, NeighbourRouter, PromptRouter, read_log
 
     log = read_log(cells().folder() / "nine_llms_train.parquet")
@@ -84,7 +84,9 @@ def nine(cell):
     router.fit_features(x, learn)
     near = NeighbourRouter().fit(x, learn.quality).values(router.features.transform(rest.prompts))
     values = {"averaged": mean.values(rest.prompts), "value": router.values(rest.prompts), "nearest neighbours": near}
-    return values, rest, seconds, "nearest neighbours"
+    one = np.eye(len(log.models))  # a single model is a router of one mind; mixed with the cheapest like all others
+    values |= {f"always {m}": np.tile(one[k], (len(rest), 1)) for k, m in enumerate(log.models)}
+    return values, rest, seconds, "averaged"
 
 
 def table(records):
@@ -98,11 +100,14 @@ def table(records):
         against = here[0]["against"]
         title = "MMLU, " + protocol if protocol else "nine models"
         lines += [f"{title}, {len(here)} seeds: mean of two routers", ""]
-        lines += [f"| router | {metric.upper()} | over {against}, 95 % each seed |", "|---" * 3 + "|"]
+        lines += [f"| router | {metric.upper()} | over {against} | 95 %, seed by seed | clear |", "|---" * 5 + "|"]
         for name in here[0]["routers"]:
             level = np.mean([h["routers"][name][metric] for h in here])
+            gap = [h["routers"][name].get(f"{metric}|over {against}") for h in here]
             ends = [h["routers"][name]["interval"].get(f"{metric}|over {against}") for h in here]
-            told = "; ".join(f"{e[0]:+.4f} to {e[1]:+.4f}" for e in ends if e)
-            lines.append(f"| {name} | {level:.4f} | {told} |")
+            told = "; ".join(f"{e[0]:+.3f} to {e[1]:+.3f}" for e in ends if e)
+            clear = f"{sum(e[0] > 0 or e[1] < 0 for e in ends if e)} of {len(ends)}" if any(ends) else ""
+            shown = "" if gap[0] is None else f"{np.mean(gap):+.4f}"
+            lines.append(f"| {name} | {level:.4f} | {shown} | {told} | {clear} |")
         lines.append("")
     return lines
