@@ -69,7 +69,7 @@ def mmlu(cell):
 
 
 def nine(cell):
-    """A random fifth of the nine models' prompts, beside the strongest peer and every single model; differences to it."""
+    """A random fifth of the nine models' prompts, beside the strongest peer and every single model."""
     from corollary.deferral.routing import AveragedRouter, NeighbourRouter, PromptRouter, read_log
 
     log = read_log(cells().folder() / "nine_llms_train.parquet")
