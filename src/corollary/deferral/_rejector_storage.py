@@ -37,9 +37,7 @@ def save_rejector(rejector: Rejector, folder: str | Path) -> Path:
         [True, False]
     """
     if callable(rejector.model):
-        raise InvalidInputError(
-            "a network of your own has no plain form; store its state_dict yourself"
-        )
+        raise InvalidInputError("a network of your own has no plain form; store its state_dict yourself")
     kind = rejector.classes_.dtype.kind
     if kind not in TYPES:
         raise InvalidInputError(f"labels of dtype {rejector.classes_.dtype} cannot be stored; use numbers or words")
