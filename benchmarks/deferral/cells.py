@@ -25,12 +25,13 @@ def beside(name):
     return module
 
 
-PARTS = [beside(name) for name in ("rejection", "images")]  # each: CELLS, MORE, run(cell), table(records)
+PARTS = [beside(name) for name in ("rejection", "images", "averaged")]  # each: CELLS, MORE, run(cell), table(records)
 SEEDS = (0, 1, 2)
 MMLU = [{"data": "mmlu", "protocol": p, "seed": s} for s in SEEDS for p in ("in-domain", "unseen")]
+SPEED = [{"data": "speed", "seed": s} for s in range(2)]
 NINE = [{"data": "nine", "seed": s} for s in range(5)]
 QUICK = [{"data": "nine", "seed": 0}, {"data": "speed", "seed": 0}]
-DEFAULT = [*MMLU[:2], *NINE, {"data": "speed", "seed": 0}, *MMLU[2:], *(c for part in PARTS for c in part.CELLS)]
+DEFAULT = [*MMLU[:2], *NINE, *SPEED, *MMLU[2:], *(c for part in PARTS for c in part.CELLS)]
 FULL = [
     *(c for part in PARTS for c in (*part.CELLS, *part.MORE)),
     *({"data": "mmlu", "protocol": p, "seed": s} for s in range(10) for p in ("in-domain", "unseen")),

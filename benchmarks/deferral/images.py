@@ -88,7 +88,7 @@ def train(x, y, *, epochs=8):
     solver = torch.optim.Adam(net.parameters(), lr=3e-3)
     batches = -(-len(x) // 128)
     rate = torch.optim.lr_scheduler.OneCycleLR(solver, 6e-3, total_steps=epochs * batches)
-    images, labels = torch.from_numpy(x), torch.from_numpy(y).long()
+    images, labels = torch.from_numpy(x), torch.tensor(y, dtype=torch.long)
     spent = []
     for _ in range(epochs):
         begun = time.perf_counter()

@@ -44,6 +44,7 @@ class RouterHook(CustomLogger):
         self.router = router
 
     async def async_pre_call_hook(self, user_api_key_dict: Any, cache: Any, data: dict, call_type: str) -> dict:
+        """LiteLLM's hook before a request leaves the proxy."""
         if data.get("model") == AUTO and "messages" in data:
             decision = self.router.decide(last_words(data["messages"]))  # well under a millisecond
             data["model"] = decision.model

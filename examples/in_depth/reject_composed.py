@@ -1,7 +1,7 @@
-"""A rejector in front of a composed model: it keeps silent where its next byte would likely be wrong, and says how often.
+"""A rejector in front of a composed model: silent where its next byte is likely wrong, with a certificate of the rest.
 
-Two experts, sums and words, composed by a causal gate; the output is the likeliest next byte of an unseen document. What
-the composed model knows while it answers (its probabilities, whom the gate trusts) are the rejector's features.
+Two experts, sums and words, composed by a causal gate; the output is the likeliest next byte of an unseen document.
+What the composed model knows while it answers (its probabilities, whom the gate trusts) are the rejector's features.
 """
 
 from functools import partial
@@ -14,7 +14,7 @@ from corollary.gating import ComposedLM, FixedShareGate
 from corollary.metrics import FBeta, best_threshold
 from corollary.models import NgramModel
 
-WORDS = "gate router expert mixture theorem certificate budget reject accept model price quality".split()
+WORDS = ("gate", "router", "expert", "mixture", "theorem", "certificate", "budget", "reject", "accept", "price")
 LENGTH = 30  # bytes that the model has read when it answers
 
 
@@ -54,7 +54,8 @@ def main() -> None:
     rejector = Rejector(cost=0.2).fit(x[learn], good[learn])
     taken = rejector.accept(x[rest])
     print(f"the model alone is wrong on {(~good).mean():.1%} of the documents")
-    print(f"built-in threshold at price .2: accepts {taken.mean():.1%}, {(~good[rest][taken]).mean():.1%} of them wrong")
+    wrong = (~good[rest][taken]).mean()
+    print(f"built-in threshold at price .2: accepts {taken.mean():.1%}, {wrong:.1%} of them wrong")
     for name, score in (("rejector", rejector.decision_function(x[rest])), ("MaxProb", max_probability(p[rest]))):
         print(f"coverage at 10 % wrong, {name:<9} {coverage_at(score, good[rest], error=0.1):.1%}")
     print(f"coverage at 10 % wrong, limit     {coverage_limit((~good[rest]).mean(), 0.1):.1%}")

@@ -102,6 +102,14 @@ def test_explain_and_export(fitted, tmp_path):
         call("export", run, "--out", tmp_path / "absent" / "plain.json")
 
 
+def test_averaged_routers_from_the_command_line(tmp_path):
+    log = write_log(tmp_path / "log.jsonl", 300)
+    call("fit", log, "--out", tmp_path / "run", "--features", "averaged", "--repeats", 0, "--quiet")
+    assert routing.load(tmp_path / "run").decide("prove the theorem now").model == "large"
+    found = json.loads(call("eval", tmp_path / "run", log, "--json", "--repeats", 0).stdout)
+    assert found["routers"]["router"]["aiq"] > found["routers"]["random"]["aiq"]
+
+
 def test_more_than_two_models_without_routellm_metrics(tmp_path):
     rng = np.random.default_rng(0)
     rows = [{"question": f"q {i}", **{f"m-{b}b": float(rng.random()) for b in (1, 7, 70)}} for i in range(120)]

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+from sklearn.base import clone
 
 from corollary.deferral import DeferralClassifier
 from corollary.errors import InvalidInputError, NotFittedError
@@ -51,6 +53,44 @@ def test_coverage_knob_and_labels_of_any_kind():
         assert (model.decide(x, coverage=share) == -1).mean() == pytest.approx(share)
     kept = model.decide(x, coverage=0.3) == -1
     assert kept[model.decide(x, coverage=0.1) == -1].all()
+
+
+def test_networks_and_user_modules():
+    """Labels by the sign of a product, which no linear score sees; the expert is right where the second is large."""
+    rng = np.random.default_rng(6)
+    x = rng.uniform(-1, 1, size=(1500, 3))
+    noisy = x[:, 2] > 0.3  # there the label is a coin, and the expert knows it
+    y = np.where(noisy, rng.integers(2, size=1500), (x[:, 0] * x[:, 1] > 0).astype(int))
+    costs = np.where(noisy, 0.05, 0.6)[:, None]
+    learn, test = slice(0, 1200), slice(1200, None)
+    linear = DeferralClassifier().fit(x[learn], y[learn], costs=costs[learn]).cost(x[test], y[test], costs[test])
+    for model in (
+        "mlp",
+        lambda d, k: torch.nn.Sequential(torch.nn.Linear(d, 48), torch.nn.ReLU(), torch.nn.Linear(48, k)),
+    ):
+        made = DeferralClassifier(model=model, rate=2e-2, batch=128, epochs=15, seed=1)
+        found = made.fit(x[learn], y[learn], costs=costs[learn])
+        paid = found.cost(x[test], y[test], costs[test])
+        assert paid < 0.2 < linear
+        shares = found.coverage(x[test])
+        assert shares.sum() == pytest.approx(1.0)
+        assert shares[1] == pytest.approx(noisy[test].mean(), abs=0.15)
+        if model == "mlp":
+            again = clone(made).fit(x[learn], y[learn], costs=costs[learn])
+            np.testing.assert_array_equal(found.scores(x[test]), again.scores(x[test]))
+
+
+def test_price_at_decision_time():
+    """A dearer expert is asked less, down to never; price 0 is the trained rule."""
+    x, y, costs = realizable_world(600, 3)
+    model = DeferralClassifier(loss="log").fit(x, y, costs=costs)
+    np.testing.assert_array_equal(model.decide(x, price=0.0), model.decide(x))
+    asked = [(model.decide(x, price=p) >= 0).mean() for p in (0.0, 0.1, 0.3, 1.1)]
+    assert asked == sorted(asked, reverse=True)
+    assert asked[-1] == 0
+    only = model.decide(x, price=[0.0, 2.0, 2.0])
+    assert set(np.unique(only)) <= {-1, 0}
+    assert model.coverage(x, price=[0.0, 2.0, 2.0])[2:].sum() == 0
 
 
 def test_nonsense_is_refused(as_shipped):

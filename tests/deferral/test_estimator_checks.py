@@ -37,10 +37,8 @@ def declared(estimator):
     [
         Rejector(),
         Rejector(loss="cross-entropy"),
-        Rejector(loss="hinge"),
-        DeferralClassifier(),
+        DeferralClassifier(iterations=20),
         RouterOfLabels(),
-        RouterOfLabels(loss="value"),
     ],
     expected_failed_checks=declared,
 )
@@ -52,11 +50,14 @@ def test_scikit_learn_checks(estimator, check, as_shipped):
 @pytest.mark.filterwarnings("ignore")
 @parametrize_with_checks(
     [
+        Rejector(loss="hinge"),
         Rejector(loss="selective"),
         Rejector(model="mlp"),
         Rejector(error=0.2),
+        DeferralClassifier(),
         DeferralClassifier(loss="log"),
         DeferralClassifier(loss="softmax"),
+        RouterOfLabels(loss="value"),
         RouterOfLabels(loss="ec"),
         RouterOfLabels(model="mlp", epochs=5),
     ],

@@ -23,14 +23,12 @@ def weighted_comp_sum(scores, costs, *, tau):
     return ((1 - costs) * torch.stack(each, 1)).sum(1)
 
 
-@pytest.mark.parametrize(
-    ("kind", "q", "tau"), [("compsum-exp", 0.7, 0.0), ("compsum-log", 0.7, 1.0), ("compsum-gce", 0.3, 1.3), ("compsum-mae", 0.7, 2.0)]
-)  # fmt: skip
-def test_two_stage_losses_are_those_of_the_losses_package(kind, q, tau):
+@pytest.mark.parametrize(("kind", "tau"), [("exp", 0.0), ("log", 1.0), ("gce", 1.3), ("mae", 2.0)])
+def test_two_stage_losses_are_those_of_the_losses_package(kind, tau):
     rng = torch.Generator().manual_seed(0)
     scores = 2 * torch.randn(500, 4, generator=rng, dtype=torch.float64)
     costs = torch.rand(500, 4, generator=rng, dtype=torch.float64)
-    ours = two_stage_loss(scores, costs, kind=kind, q=q, reduction="none")
+    ours = two_stage_loss(scores, costs, kind=f"compsum-{kind}", q=0.3, reduction="none")
     torch.testing.assert_close(weighted_comp_sum(scores, costs, tau=tau), ours, atol=1e-9, rtol=1e-9)
 
 

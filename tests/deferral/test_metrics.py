@@ -8,12 +8,14 @@ from corollary.deferral.routing import (
     RoutingLog,
     aiq,
     apgr,
+    cost_at,
     cpt,
     evaluate,
     hull,
     intervals,
     oracle_curve,
     price_grid,
+    quality_at,
     resamples,
     routellm_curve,
     routellm_optimal,
@@ -152,3 +154,30 @@ def test_gaps_and_nonsense_are_refused(as_shipped):
     full = RoutingLog(("a", "b"), ("x", "y"), np.ones((2, 2)))
     with pytest.raises(InvalidInputError, match="values"):
         evaluate(full, {"bad": np.full((2, 2), np.nan)})
+
+
+def test_quality_at_a_cost_and_cost_at_a_quality():
+    """By hand, and against each other on random curves."""
+    curve = Curve(np.array([1.0, 2.0]), np.array([0.8, 0.9]))
+    assert quality_at(curve, (0.0, 0.6), 0.5) == pytest.approx(0.7)
+    assert quality_at(curve, (0.0, 0.6), 5.0) == 0.9
+    assert np.isnan(quality_at(curve, (0.0, 0.6), -0.1))
+    assert cost_at(curve, (0.0, 0.6), 0.85) == pytest.approx(1.5)
+    assert cost_at(curve, (0.0, 0.6), 0.1) == 0.0
+    assert cost_at(curve, (0.0, 0.6), 0.95) == np.inf
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        made = Curve(np.sort(rng.random(6)), np.sort(rng.random(6)))
+        wanted = rng.uniform(0.2, made.quality.max())
+        assert quality_at(made, (0.0, 0.1), cost_at(made, (0.0, 0.1), wanted)) == pytest.approx(wanted)
+
+
+def test_evaluation_reads_them_with_intervals():
+    rng = np.random.default_rng(1)
+    quality = (rng.random((400, 2)) < [0.6, 0.9]).astype(float)
+    log = RoutingLog(tuple(map(str, range(400))), ("cheap", "dear"), quality)
+    found = evaluate(log, {"knows": quality}, repeats=30)["routers"]
+    assert found["knows"]["quality_at_50"] > found["random"]["quality_at_50"]
+    assert found["knows"]["cost_at_95"] < found["random"]["cost_at_95"]
+    low, high = found["random"]["interval"]["quality_at_50"]
+    assert low < found["random"]["quality_at_50"] < high

@@ -10,7 +10,7 @@ import torch
 
 from corollary.deferral import TwoStageRouter
 from corollary.deferral._two_stage import PROPERTIES
-from corollary.deferral.routing import PromptRouter, RoutingLog, export, load
+from corollary.deferral.routing import AveragedRouter, PromptRouter, RoutingLog, calibrate, export, load
 from corollary.errors import InvalidFileError, InvalidInputError, NotFittedError
 
 TOPICS = ("algebra proof", "small talk", "python code")
@@ -132,6 +132,36 @@ def test_exported_json_runs_without_corollary():
             decision = router.decide(prompt)
             assert model == decision.model
             np.testing.assert_allclose(worth, list(decision.values.values()), atol=1e-6)  # weights in float32
+
+
+def test_a_mean_of_routers_is_a_router(tmp_path):
+    """Values are means, batches and single decisions agree, storage keeps everything, foreign members are refused."""
+    log, _ = text_log()
+    members = [PromptRouter(l2=0.1), PromptRouter(features="tfidf", loss="squared", l2=1.0)]
+    router = AveragedRouter(members, price=0.5).fit(log)
+    both = [m.values(log.prompts) for m in members]
+    np.testing.assert_allclose(router.values(log.prompts), (both[0] + both[1]) / 2, atol=1e-12)
+    error = [np.square(v - log.quality).mean() for v in (*both, router.values(log.prompts))]
+    assert error[2] <= (error[0] + error[1]) / 2
+    again = load(router.save(tmp_path / "mean"))
+    assert again.fingerprint() == router.fingerprint()
+    assert again.price == 0.5
+    batch = again.route(log.prompts)
+    for i in range(0, 300, 23):
+        assert again.decide(log.prompts[i]).model == log.models[batch[i]]
+    assert again.explain(log.prompts[0])["model"] == again.decide(log.prompts[0]).model
+    found = calibrate(again, text_log(800, seed=5)[0], budget=0.6)
+    assert found.certificate.check(**found.evidence).status.name == "HOLDS"
+    with pytest.raises(InvalidInputError, match="averaged"):
+        export(again)
+    PromptRouter(l2=5.0).fit(log).save(tmp_path / "mean" / "member-0")
+    with pytest.raises(InvalidFileError):
+        load(tmp_path / "mean")
+    for wrong in ([], [PromptRouter(loss="ec")]):
+        with pytest.raises(InvalidInputError, match="members"):
+            AveragedRouter(wrong)
+    with pytest.raises(NotFittedError):
+        AveragedRouter().decide("a")
 
 
 def test_foreign_and_edited_files(tmp_path):

@@ -29,11 +29,13 @@ def optimum(kind, c):
         return w.sum(1) - w.max(1).values
     if kind == "ec":
         return c.min(1).values
+    if kind == "squared":
+        return torch.zeros(len(c), dtype=c.dtype)
     return -(torch.xlogy(w, w) + torch.xlogy(c, c)).sum(1)  # value
 
 
 @pytest.mark.parametrize("k", [2, 3, 7])
-@pytest.mark.parametrize("kind", ["compsum-log", "compsum-mae", "ec", "value"])
+@pytest.mark.parametrize("kind", ["compsum-log", "compsum-mae", "ec", "value", "squared"])
 def test_declared_excess_bounds_hold_and_are_not_slack(kind, k):
     ratios = []
     for spread in (0.05, 0.5, 3.0):

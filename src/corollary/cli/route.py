@@ -41,7 +41,8 @@ def fit(
     exclude: Exclude = None,
     prices: Prices = None,
     features: Annotated[
-        str, typer.Option(help="hash, hash-words, hash-characters, tfidf, tfidf-characters, statistics, sentence, none.")
+        str,
+        typer.Option(help="hash[-words|-characters], tfidf[-characters], statistics, sentence, none, averaged."),
     ] = "hash",
     loss: Annotated[str, typer.Option(help="Surrogate: value, compsum-log, ec, t1, t2, ...")] = "value",
     l2: Annotated[float, typer.Option(min=0.0, help="Penalty on the weights.")] = 2.0,
@@ -251,3 +252,17 @@ def show(metrics: dict[str, Any]) -> None:
         cells = [f"{found[k]:.3f}" if found.get(k) is not None else "" for k in ("apgr", "cpt20", "cpt50", "cpt80")]
         rows.append([name, f"{found['aiq']:.4f}{spread}", *(cells if two else [])])
     ui.table(f"on {metrics['prompts']} prompts", columns, rows)
+    readings = [k for k in metrics["routers"].get("router", {}) if k.startswith(("quality_at", "cost_at"))]
+    if readings:
+        rows = [[name, *(reading(found, k) for k in readings)] for name, found in metrics["routers"].items()]
+        heads = [k.replace("_at_", " at ") + (" % cost" if k[0] == "q" else " % quality") for k in readings]
+        title = "quality at a share of the range of costs, cost at a share of the best model's quality"
+        ui.table(title, ["router", *heads], rows)
+
+
+def reading(found: dict[str, Any], key: str) -> str:
+    """A figure with its interval."""
+    if found.get(key) is None:
+        return "never"
+    low, high = found["interval"].get(key, (None, None))
+    return f"{found[key]:.4g}" + ("" if low is None else f" [{low:.4g}, {high:.4g}]")

@@ -1,7 +1,8 @@
 r"""A threshold for a wanted accepted error, and its certificate, for any acceptance score.
 
 Rows are split by their hashes: "choosing" rows put thresholds in an order, from the one that most surely passes to
-the one of largest coverage, and fix each one's coverage target; "certifying" rows test them in that order (Learn then Test).
+the one of largest coverage, and fix each one's coverage target; "certifying" rows test them in that order
+(Learn then Test).
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,8 @@
-r"""`DeferralClassifier`: a linear classifier that may hand an input to one of J experts, trained in one stage.
+r"""`DeferralClassifier`: a classifier that may hand an input to one of J experts, trained in one stage.
 
 Symbols and losses as in `_single_stage`. The surrogates are not convex: training starts from the minimiser of the
 convex softmax baseline, goes to "log" and from there to the wanted member, and goes back to the last stage where the
-deferral cost on the training rows got worse.
+deferral cost on the training rows got worse. Networks go from "log" to the wanted member, by the cost on held-out rows.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 
@@ -22,7 +23,7 @@ from corollary.deferral._single_stage import (
     single_stage_loss,
     softmax_deferral_loss,
 )
-from corollary.deferral._training import Linear, fit_linear
+from corollary.deferral._training import Linear, as_dense, fit_linear, fit_network, standard_network
 from corollary.errors import InvalidInputError
 
 BASELINES: dict[str, Callable[..., torch.Tensor]] = {
@@ -40,8 +41,10 @@ class DeferralClassifier(ClassifierMixin, BaseEstimator):
         loss: "mae" (Bayes-consistent and realizable), "log", "gce" (realizable), or a baseline: "softmax",
             "one-versus-all".
         q: exponent of "gce".
-        l2: penalty on the weights, 1 / C in scikit-learn's terms.
+        model: "linear" (sparse or dense features), "mlp", or a function `(d, classes + J) -> torch.nn.Module`.
+        l2: penalty on the weights of the linear model, 1 / C in scikit-learn's terms.
         iterations: of L-BFGS at most, each stage.
+        hidden, epochs, rate, batch, seed: of networks, as in `TwoStageRouter`; epochs of each stage.
 
     Raises:
         InvalidInputError: for features, labels or costs that do not fit together, NaN, or an unknown loss.
@@ -59,8 +62,22 @@ class DeferralClassifier(ClassifierMixin, BaseEstimator):
     Reference: as `single_stage_loss`.
     """
 
-    def __init__(self, *, loss: str = "mae", q: float = 0.7, l2: float = 1.0, iterations: int = 200) -> None:
-        self.loss, self.q, self.l2, self.iterations = loss, q, l2, iterations
+    def __init__(
+        self,
+        *,
+        loss: str = "mae",
+        q: float = 0.7,
+        model: str | Callable[[int, int], torch.nn.Module] = "linear",
+        l2: float = 1.0,
+        iterations: int = 200,
+        hidden: int = 64,
+        epochs: int = 40,
+        rate: float = 3e-3,
+        batch: int = 256,
+        seed: int = 0,
+    ) -> None:
+        self.loss, self.q, self.model, self.l2, self.iterations = loss, q, model, l2, iterations
+        self.hidden, self.epochs, self.rate, self.batch, self.seed = hidden, epochs, rate, batch, seed
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -87,6 +104,9 @@ class DeferralClassifier(ClassifierMixin, BaseEstimator):
         if len(self.classes_) + self.n_experts_ < 2:
             raise InvalidInputError("one class and no expert leave nothing to learn; give another class, or an expert")
         target, given = torch.from_numpy(index.astype(np.int64)), torch.from_numpy(c)
+        if self.model != "linear":
+            self._fit_network(x, target, given)
+            return self
         path = [self.loss] if self.loss in BASELINES else list(dict.fromkeys(["softmax", "log", self.loss]))
         found, best, self.stage_ = None, np.inf, ""
         for stage in path:
@@ -100,22 +120,30 @@ class DeferralClassifier(ClassifierMixin, BaseEstimator):
 
     def scores(self, X: Any) -> Float[np.ndarray, "n k"]:
         """(N, classes + experts) scores h."""
-        if not hasattr(self, "coef_"):
+        if not hasattr(self, "classes_"):
             raise not_fitted(self, "scores")
         x, _ = validated(self, X)
+        if self.model != "linear":
+            with torch.no_grad():
+                return self.network_((as_dense(x) - self.mean_) / self.spread_).double().numpy()
         return np.asarray(x @ self.coef_) + self.intercept_
 
-    def decide(self, X: Any, *, coverage: float | None = None) -> Int[np.ndarray, " n"]:
+    def decide(self, X: Any, *, coverage: float | None = None, price: Any = 0.0) -> Int[np.ndarray, " n"]:
         """(N,) the expert for each input, -1 where the classifier keeps it.
 
         Args:
             X: (N, d) features.
             coverage: share of these inputs that the classifier keeps, the surest first; None: argmax.
+            price: taken off the experts' probabilities, one for all or (J,); 0 is the rule that was trained.
         """
         h = self.scores(X)
         n = len(self.classes_)
         if self.n_experts_ == 0:
             return np.full(len(h), -1)
+        paid = np.broadcast_to(np.asarray(price, dtype=np.float64), (self.n_experts_,))
+        if paid.any():
+            h = softmax(h, axis=1)
+            h[:, n:] -= paid
         margin = h[:, n:].max(1) - h[:, :n].max(1)
         away = margin > 0
         if coverage is not None:
@@ -124,6 +152,11 @@ class DeferralClassifier(ClassifierMixin, BaseEstimator):
             away = np.ones(len(h), dtype=bool)
             away[np.argsort(margin, kind="stable")[: round(coverage * len(h))]] = False
         return np.where(away, h[:, n:].argmax(1), -1)
+
+    def coverage(self, X: Any, *, price: Any = 0.0) -> Float[np.ndarray, " k"]:
+        """(1 + J,) share of the inputs that the classifier keeps, and that each expert gets."""
+        away = self.decide(X, price=price)
+        return np.bincount(away + 1, minlength=1 + self.n_experts_) / len(away)
 
     def predict(self, X: Any) -> np.ndarray:
         """(N,) the classifier's own label for each input, deferred or not."""
@@ -137,12 +170,43 @@ class DeferralClassifier(ClassifierMixin, BaseEstimator):
         paid = np.asarray(costs, dtype=np.float64)[np.arange(len(away)), away] if self.n_experts_ else wrong
         return float(np.where(away >= 0, paid, wrong).mean())
 
-    def _solve(self, x: Any, y: torch.Tensor, c: torch.Tensor, stage: str, start: Linear | None) -> Linear:
-        def loss(h: torch.Tensor) -> torch.Tensor:
+    def _objective(self, y: torch.Tensor, c: torch.Tensor, stage: str) -> Callable[..., torch.Tensor]:
+        def loss(h: torch.Tensor, rows: Any = slice(None)) -> torch.Tensor:
+            costs = c[rows].to(h.dtype)
             if stage in BASELINES:
-                return BASELINES[stage](h, y, c)
-            return single_stage_loss(h, y, c, psi=stage, q=self.q)
+                return BASELINES[stage](h, y[rows], costs)
+            return single_stage_loss(h, y[rows], costs, psi=stage, q=self.q)
 
+        return loss
+
+    def _fit_network(self, x: Any, y: torch.Tensor, c: torch.Tensor) -> None:
+        dense = as_dense(x)
+        self.mean_, self.spread_ = dense.mean(0), dense.std(0, correction=0).clamp_min(1e-6)
+        dense = (dense - self.mean_) / self.spread_
+        path = [self.loss] if self.loss in BASELINES else list(dict.fromkeys(["log", self.loss]))
+        best: dict[str, torch.Tensor] = {}
+        least, self.stage_ = np.inf, ""
+
+        def held_out(h: torch.Tensor, rows: torch.Tensor) -> float:
+            return single_stage_cost(h, y[rows], c[rows].to(h.dtype)).item()
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            outputs = len(self.classes_) + self.n_experts_
+            self.network_ = standard_network(self.model, dense.shape[1], outputs, hidden=self.hidden)
+            for stage in path:  # from the last one's best weights
+                history = fit_network(
+                    self.network_, dense, self._objective(y, c, stage), held_out,
+                    rate=self.rate, epochs=self.epochs, batch=self.batch, share=0.15, seed=self.seed,
+                )  # fmt: skip
+                if min(history) < least:
+                    least, self.stage_ = min(history), stage
+                    best = {k: v.clone() for k, v in self.network_.state_dict().items()}
+        self.network_.load_state_dict(best)
+        self.network_.eval()
+
+    def _solve(self, x: Any, y: torch.Tensor, c: torch.Tensor, stage: str, start: Linear | None) -> Linear:
+        loss = self._objective(y, c, stage)
         outputs = len(self.classes_) + self.n_experts_
         return fit_linear(x, loss, outputs=outputs, l2=self.l2, start=start, iterations=self.iterations)
 

@@ -77,7 +77,7 @@ def validated(estimator: Any, X: Any, y: Any = None, *, wide: bool = False) -> t
     Raises:
         InvalidInputError: with scikit-learn's sentence, for wrong shapes, NaN, or another number of features.
     """
-    from sklearn.utils.validation import check_consistent_length, validate_data
+    from sklearn.utils.validation import validate_data
 
     options: dict[str, Any] = {"accept_sparse": "csr", "dtype": np.float64}
     try:
@@ -86,11 +86,14 @@ def validated(estimator: Any, X: Any, y: Any = None, *, wide: bool = False) -> t
         if not wide:
             x, y = validate_data(estimator, X, y, **options)
             return x, y
-        x = validate_data(estimator, X, **options)
-        check_consistent_length(x, y)
+        return validate_data(estimator, X, **options), y
     except ValueError as problem:
-        raise InvalidInputError(str(problem)) from None
-    return x, y
+        told = str(problem)
+        if "inconsistent" in told:
+            told = f"`X` and `y` do not fit together: {told}"
+        elif "X" not in told:
+            told = f"`X` cannot be used: {told}"
+        raise InvalidInputError(told) from None
 
 
 def not_fitted(owner: Any, method: str) -> Exception:

@@ -5,7 +5,8 @@ Symbols: class probabilities p of the fixed predictor, \(p_{max}\) the largest; 
 
 Chow (1970): with the true probabilities, accept iff \(p_{max} > 1 - c\). Geifman and El-Yaniv, "SelectiveNet", ICML
 2019: selective risk \(\sum g \ell / \sum g\) plus \(\lambda (\kappa - \overline g)_+^2\); here the predictor is fixed,
-so only the selection head is trained, and its auxiliary head has nothing to do. Textbook; the papers were not read here.
+so only the selection head is trained, and its auxiliary head has nothing to do. Textbook; the papers were
+not read here.
 """
 
 from typing import Any

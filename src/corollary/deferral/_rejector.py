@@ -1,8 +1,8 @@
 r"""`Rejector`: which outputs of a frozen predictor to accept, learned from judged outputs.
 
 Symbols and surrogate as in `_rejection`: score r, accept iff r > 0, price c of rejecting. The built-in threshold 0
-bounds the error of every accepted point by c, so the error of all accepted ones lies below c; for a wanted error e the price
-is chosen on held-out rows (`error=e`), or the threshold is moved and certified (`certify`).
+bounds the error of every accepted point by c, so the error of all accepted ones lies below c; for a wanted error e the
+price is chosen on held-out rows (`error=e`), or the threshold is moved and certified (`certify`).
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from corollary.deferral._inputs import not_fitted, validated
 from corollary.deferral._rejection import FORMS, calibrated_beta, rejection_cost, rejection_loss
 from corollary.deferral._rejection_peers import selective_loss
 from corollary.deferral._rows import refuse_seen, row_hashes
-from corollary.deferral._training import Linear, fit_linear, fit_network, standard_network
+from corollary.deferral._training import Linear, as_dense, fit_linear, fit_network, standard_network
 from corollary.errors import InvalidInputError
 
 LOSSES = ("exponential", "hinge", "cross-entropy", "selective")
@@ -271,7 +271,7 @@ class Rejector(ClassifierMixin, BaseEstimator):
             self.coef_, self.intercept_ = self.unit_ * found.weight[:, 0], self.unit_ * found.intercept
             self.n_iter_ = max(found.iterations, 1)
             return
-        dense = torch.from_numpy(np.ascontiguousarray(x.toarray() if hasattr(x, "toarray") else x)).float()
+        dense = as_dense(x)
         self.mean_, self.spread_ = dense.mean(0), dense.std(0, correction=0).clamp_min(1e-6)
         target = torch.from_numpy(good)
         with torch.random.fork_rng(devices=[]):
@@ -290,6 +290,6 @@ class Rejector(ClassifierMixin, BaseEstimator):
     def _scores(self, x: Any) -> Float[np.ndarray, " n"]:
         if self.model == "linear":
             return np.asarray(x @ self.coef_) + self.intercept_[0]
-        dense = torch.from_numpy(np.ascontiguousarray(x.toarray() if hasattr(x, "toarray") else x)).float()
+        dense = as_dense(x)
         with torch.no_grad():
             return self.unit_ * self.network_((dense - self.mean_) / self.spread_)[:, 0].double().numpy()

@@ -142,6 +142,17 @@ def fit_network(
     return history
 
 
+def as_dense(x: Any) -> Float[Tensor, "n d"]:
+    """Features as a single-precision tensor.
+
+    Example:
+        >>> as_dense(np.eye(2)).dtype
+        torch.float32
+    """
+    dense = x.toarray() if hasattr(x, "toarray") else x
+    return torch.from_numpy(np.ascontiguousarray(dense)).float()
+
+
 def standard_network(model: str | Callable[[int, int], torch.nn.Module], d: int, k: int, *, hidden: int) -> Any:
     """The network for d features and k scores: two hidden layers for "mlp", or what the user's function makes.
 

@@ -13,6 +13,8 @@ router sends the input to \(\arg\max_k r_k\) and pays \(L_{tdef} = \sum_k c_k 1[
   \(\sigma(r_k)\) estimates \(E[1 - c_k | x]\) and a price can be subtracted after training. With \(v^* = E[1 - c | x]\)
   its excess is \(\sum_k KL(v^*_k \| v_k) \ge 2 (d_a^2 + d_b^2) \ge (d_a + d_b)^2\) by Pinsker for any two experts a, b
   (d = distance of the estimates from the truth), and routing to a instead of b loses at most \(d_a + d_b\).
+- SQUARED \(\sum_k (r_k - (1 - c_k))^2\): r_k itself estimates \(E[1 - c_k | x]\); its excess is
+  \(d_a^2 + d_b^2\) or more, at least \((d_a + d_b)^2 / 2\). Ridge regression, where the scores are linear.
 """
 
 from collections.abc import Callable
@@ -65,6 +67,7 @@ PROPERTIES: dict[str, Properties] = {
     "t1": Properties(bayes=False, realizable=True, convex=False, bounded=False),
     "t2": Properties(bayes=True, realizable=True, convex=False, bounded=False),
     "value": Properties(bayes=True, realizable=False, convex=True, bounded=False, bound=lambda e, k, w: sqrt(e)),
+    "squared": Properties(bayes=True, realizable=False, convex=True, bounded=False, bound=lambda e, k, w: sqrt(2 * e)),
 }
 
 
@@ -106,8 +109,8 @@ def two_stage_loss(
         scores: (N, K) scores r.
         costs: (N, K) costs in [0, 1], error and price together.
         kind: "compsum-log" (convex, the default and the warm start of the others), "compsum-exp", "compsum-gce",
-            "compsum-mae", "ec", "t1" or "t2" (the last three where some router makes no mistakes), or "value" (where
-            prices are set after training).
+            "compsum-mae", "ec", "t1" or "t2" (the last three where some router makes no mistakes), or "value" or
+            "squared" (where prices are set after training).
         q: exponent of "compsum-gce", in (0, 1).
         weight: (N,) weight of each sample.
         cell_weight: (N, K) weight of each cost, zero where it was never seen (its cost is then ignored, NaN too), one
@@ -121,7 +124,8 @@ def two_stage_loss(
         InvalidInputError: for shapes that do not match, NaN, or costs outside [0, 1].
 
     Guarantee: `properties(kind)`: EC and COMPSUM-MAE: excess cost <= K * excess; COMPSUM-log: excess cost <=
-        sqrt(2 W * excess), \(W = E[\sum_k (1 - c_k) | x]\); VALUE: excess cost <= sqrt(excess). Pointwise in x, for all
+        sqrt(2 W * excess), \(W = E[\sum_k (1 - c_k) | x]\); VALUE: excess cost <= sqrt(excess); SQUARED:
+        sqrt(2 * excess). Pointwise in x, for all
         measurable routers. Cell weights of mean one leave the expectation unchanged.
 
     Example:
@@ -275,6 +279,7 @@ _TERMS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
     "ec": lambda r, c, q: c * torch.softmax(r, 1),
     "t2": _t2,
     "value": _value,
+    "squared": lambda r, c, q: (r - (1 - c)) ** 2,
 }
 _PHI: dict[str, Callable[[Tensor], Tensor]] = {
     "logistic": lambda u: torch.nn.functional.softplus(-u),

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator
 
 from corollary.deferral._inputs import not_fitted, validated
-from corollary.deferral._training import Linear, fit_linear, fit_network, standard_network
+from corollary.deferral._training import Linear, as_dense, fit_linear, fit_network, standard_network
 from corollary.deferral._two_stage import PROPERTIES, properties, two_stage_cost, two_stage_loss
 from corollary.errors import InvalidInputError
 
@@ -112,7 +112,7 @@ class TwoStageRouter(BaseEstimator):
         if self.model == "linear":
             return np.asarray(x @ self.coef_) + self.intercept_
         with torch.no_grad():
-            return self.network_((_dense(x) - self.mean_) / self.spread_).double().numpy()
+            return self.network_((as_dense(x) - self.mean_) / self.spread_).double().numpy()
 
     def values(self, X: Any) -> Float[np.ndarray, "n k"]:
         """(N, K) what each expert is worth before its price, in [0, 1]."""
@@ -165,7 +165,7 @@ class TwoStageRouter(BaseEstimator):
         return float(np.average(np.nan_to_num(target.numpy()[rows, chosen]), weights=cells)) if cells.any() else 0.0
 
     def _fit_network(self, x: Any, target: torch.Tensor, weight: torch.Tensor | None) -> None:
-        dense = _dense(x)
+        dense = as_dense(x)
         self.mean_, self.spread_ = dense.mean(0), dense.std(0, correction=0).clamp_min(1e-6)
         soft = self._objective(target, weight, self.loss)
         filled = torch.nan_to_num(target, nan=1.0)
@@ -189,7 +189,7 @@ class TwoStageRouter(BaseEstimator):
 
 
 def values_of(scores: Float[np.ndarray, "n k"], loss: str) -> Float[np.ndarray, "n k"]:
-    """What each expert is worth in [0, 1]: the sigmoid for "value", the softmax policy for the others.
+    """What each expert is worth: the sigmoid for "value", the score for "squared", the softmax policy for the others.
 
     Example:
         >>> values_of(np.zeros((1, 2)), "value").tolist(), values_of(np.zeros((1, 4)), "ec").tolist()
@@ -197,6 +197,8 @@ def values_of(scores: Float[np.ndarray, "n k"], loss: str) -> Float[np.ndarray, 
     """
     from scipy.special import expit, softmax
 
+    if loss == "squared":
+        return scores
     return expit(scores) if loss == "value" else softmax(scores, axis=1)
 
 
@@ -224,8 +226,3 @@ def checked_costs(costs: Any, cell_weight: Any, *, rows: int) -> tuple[np.ndarra
     if cells.shape != c.shape or not np.isfinite(cells).all() or (cells < 0).any() or not cells.any():
         raise InvalidInputError("`cell_weight` must be finite, not negative, not all zero, and of the shape of `costs`")
     return c, np.where(seen, cells, 0.0)
-
-
-def _dense(x: Any) -> torch.Tensor:
-    dense = x.toarray() if hasattr(x, "toarray") else x
-    return torch.from_numpy(np.ascontiguousarray(dense)).float()

@@ -74,7 +74,7 @@ def frontier(m: Mapping[str, Any]) -> str:
         lines,
         x=f"mean cost per request ({m['unit']})",
         y="mean quality",
-        caption="Each line: all prices of a router, and what mixing them reaches. Measured on rows that trained nothing.",
+        caption="Each line: all prices of a router, and what mixing them reaches. On rows that trained nothing.",
         summary=f"the router reaches quality {best[-1]['quality']:.4f} at most",
     )
 

@@ -4,6 +4,7 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "AveragedRouter": "_averaged",
     "Calibrated": "_calibration",
     "Curve": "_metrics",
     "Decision": "_prompt_router",
@@ -22,6 +23,7 @@ _HOME = {
     "apgr": "_metrics",
     "at_budget": "_evaluation",
     "calibrate": "_calibration",
+    "cost_at": "_metrics",
     "cpt": "_metrics",
     "evaluate": "_evaluation",
     "export": "_export",
@@ -30,6 +32,7 @@ _HOME = {
     "load": "_prompt_router",
     "oracle_curve": "_metrics",
     "price_grid": "_metrics",
+    "quality_at": "_metrics",
     "read_log": "_log",
     "register_encoder": "_embedded",
     "resamples": "_bootstrap",

@@ -206,7 +206,9 @@ def _moments(x: np.ndarray, size: int, delta: float) -> tuple[np.ndarray, np.nda
     mean = np.where(seen.any(0), np.where(seen, x, 0.0).sum(0) / count, np.inf)
     spread = np.sqrt(np.where(seen, (x - np.where(seen.any(0), mean, 0.0)) ** 2, 0.0).sum(0) / count)
     certifying = count / len(x) * size
-    width = spread * np.sqrt(2 * np.log(1 / delta) / np.maximum(certifying, 1))
+    log = np.log(1 / delta) / np.maximum(certifying, 1)
+    least = 2 * float(np.nanmax(np.abs(x), initial=0.0)) * log  # what a betting bound needs even where nothing varies
+    width = np.maximum(spread * np.sqrt(2 * log), least)
     return mean, spread * np.sqrt(1 / count + 1 / np.maximum(certifying, 1)), width
 
 

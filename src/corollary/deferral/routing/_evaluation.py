@@ -11,10 +11,12 @@ from corollary.deferral.routing._metrics import (
     Curve,
     aiq,
     apgr,
+    cost_at,
     cpt,
     hull,
     oracle_curve,
     price_grid,
+    quality_at,
     routellm_curve,
     routellm_optimal,
     sweep_choices,
@@ -22,6 +24,8 @@ from corollary.deferral.routing._metrics import (
 from corollary.errors import InvalidInputError
 
 ORACLE, RANDOM = "oracle", "random"
+COSTS = (25, 50, 75)  # percent of the way from the cheapest to the dearest model's cost
+QUALITIES = (90, 95, 99)  # percent of the best single model's quality
 
 
 def evaluate(
@@ -37,9 +41,11 @@ def evaluate(
         against: a name in `values`: paired intervals of all differences to it are added.
 
     Returns:
-        Plain values: for each router `aiq`, `frontier` (mean cost, quality), `interval`, and for two models `apgr`,
-        `cpt20`, `cpt50`, `cpt80` (percent); the same for random mixing of single models and for the oracle; the
-        models' own cost and quality.
+        Plain values: for each router `aiq`, `quality_at_25` (mean quality where a quarter of the way from the cheapest
+        to the dearest model's cost is spent; 50, 75), `cost_at_90` (mean cost that reaches 90 % of the best single
+        model's quality, None where nothing does; 95, 99), `frontier` (mean cost, quality), `interval`, and for two
+        models `apgr`, `cpt20`, `cpt50`, `cpt80` (percent); the same for random mixing of single models and for the
+        oracle; the models' own cost and quality.
 
     Raises:
         InvalidInputError: where a model was not asked on every prompt.
@@ -64,9 +70,12 @@ def evaluate(
     def measure(rows: np.ndarray) -> dict[str, float]:
         single_cost, single_quality = cost[rows].mean(0), log.quality[rows].mean(0)
         ends = _ends(single_cost, single_quality)
-        found = {f"{RANDOM}|aiq": aiq(Curve(single_cost, single_quality), *ends)}
-        for name, (c, q) in tables.items():
-            found[f"{name}|aiq"] = aiq(Curve(c[rows].mean(0), q[rows].mean(0)), *ends)
+        curves = {RANDOM: Curve(single_cost, single_quality)}
+        curves |= {name: Curve(c[rows].mean(0), q[rows].mean(0)) for name, (c, q) in tables.items()}
+        found = {}
+        for name, curve in curves.items():
+            found[f"{name}|aiq"] = aiq(curve, *ends)
+            found |= {f"{name}|{k}": v for k, v in _readings(curve, *ends, float(single_quality.max())).items()}
         if pair:
             w, s = log.quality[rows][:, pair[0]], log.quality[rows][:, pair[1]]
             for name, v in (*routers.items(), (RANDOM, None)):
@@ -130,6 +139,13 @@ def _policies(v: np.ndarray, price: np.ndarray, quality: np.ndarray, cost: np.nd
 def _ends(cost: np.ndarray, quality: np.ndarray) -> tuple[tuple[float, float], float]:
     cheapest = np.lexsort((-quality, cost))[0]
     return (float(cost[cheapest]), float(quality[cheapest])), float(cost.max())
+
+
+def _readings(curve: Curve, cheapest: tuple[float, float], dearest: float, best: float) -> dict[str, float]:
+    """Quality at shares of the range of costs, cost at shares of the best single model's quality."""
+    span = dearest - cheapest[0]
+    found = {f"quality_at_{s}": quality_at(curve, cheapest, cheapest[0] + s / 100 * span) for s in COSTS}
+    return found | {f"cost_at_{s}": cost_at(curve, cheapest, s / 100 * best) for s in QUALITIES}
 
 
 def _two(curve: Curve, weak: float, strong: float) -> dict[str, float]:

@@ -36,6 +36,8 @@ def export(router: PromptRouter) -> dict[str, Any]:
         >>> export(PromptRouter(features="hash-words").fit(log))["models"]
         ['a', 'b']
     """
+    if hasattr(router, "members"):
+        raise InvalidInputError("an averaged router has no plain form; export one of its `members`")
     if router.features.given is not None:
         raise InvalidInputError("a router that needs numbers beside the prompt has no plain form; use save and load")
     blocks, offset = [], 0

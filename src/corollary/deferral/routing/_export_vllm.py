@@ -5,8 +5,8 @@ embedding followed by its 14 category indicators. So it can hold a router on num
 these columns, and nothing of our text features. Layers, for standardised z and estimated worth \(\sigma(r_k)\):
 
 - \(4 - clip(z, -4, 4) = relu(8 - relu(z + 4))\), two diagonal batch norms; then r is linear in it;
-- price 0: the largest r. Two models under a softmax: a shift of one score by \(2\,artanh(\lambda \Delta)\). VALUE at a price:
-  \(\sigma(r_k) - \lambda c_k\) with the sigmoid as a sum of hinges, off by at most `ERROR`.
+- price 0: the largest r. Two models under a softmax: a shift of one score by \(2\,artanh(\lambda \Delta)\). VALUE at a
+  price: \(\sigma(r_k) - \lambda c_k\) with the sigmoid as a sum of hinges, off by at most `ERROR`.
 
 Read: the parser and evaluator `src/semantic-router/pkg/modelselection/mlp.go` and `ml-binding/src/mlp.rs` of
 vllm-project/semantic-router (Apache-2.0), as of late 2026; the gateway itself was not run here.
@@ -50,7 +50,7 @@ def vllm_artifact(router: PromptRouter) -> dict[str, Any]:
     """
     if not router.models:
         raise InvalidInputError("the router is not fitted; fit it, or load a fitted one")
-    if router.features.blocks or router.features.given is None:
+    if hasattr(router, "members") or router.features.blocks or router.features.given is None:
         raise InvalidInputError(
             "the vLLM semantic router gives its selectors an embedding, not text: fit on embeddings beside the prompt "
             "(columns feature:... or embedding, --features none), or export --form plain"

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from corollary.certificates import Certificate, digest, save_certificate
+from corollary.deferral.routing._averaged import AveragedRouter
 from corollary.deferral.routing._baselines import LengthRouter, NeighbourRouter
 from corollary.deferral.routing._calibration import Calibrated, calibrate
 from corollary.deferral.routing._evaluation import evaluate
@@ -20,6 +21,7 @@ from corollary.runs import RunFolder, read_json, read_tensors, write_json, write
 HELD_OUT = 0.2  # of the rows, for the figures of a fit without a target
 KEPT_ASIDE = 0.4  # of the rows, for choosing and certifying where a target is given
 ROUTER = "router"
+AVERAGED = "averaged"  # in the place of features: several routers, each with its own
 Peers = tuple[LengthRouter, NeighbourRouter]
 
 
@@ -174,7 +176,10 @@ def load_peers(folder: Path) -> Peers | None:
 
 
 def _learn(log: RoutingLog, *, features: str, loss: str, l2: float) -> tuple[PromptRouter, Peers]:
-    router = PromptRouter(features=Features(features), loss=loss, l2=l2)
+    if features == AVERAGED:
+        router: PromptRouter = AveragedRouter()
+    else:
+        router = PromptRouter(features=Features(features), loss=loss, l2=l2)
     x = router.features.fit_transform(log.prompts, log.given)
     router.fit_features(x, log)
     return router, (LengthRouter().fit(_lengths(log), log.quality), NeighbourRouter().fit(x, log.quality))

@@ -149,6 +149,30 @@ def aiq(curve: Curve, cheapest: tuple[float, float], dearest: float) -> float:
     return float(np.trapezoid(np.interp(x, shape.x, shape.quality), x) / (high - low))
 
 
+def quality_at(curve: Curve, cheapest: tuple[float, float], cost: float) -> float:
+    """Mean quality at a mean cost, on the hull with the cheapest single model; NaN below its cost.
+
+    Example:
+        >>> quality_at(Curve(np.array([1.0]), np.array([0.7])), (0.0, 0.5), 0.5)
+        0.6
+    """
+    shape = hull(np.append(curve.x, cheapest[0]), np.append(curve.quality, cheapest[1]))
+    return float(np.interp(cost, shape.x, shape.quality, left=np.nan))
+
+
+def cost_at(curve: Curve, cheapest: tuple[float, float], quality: float) -> float:
+    """Least mean cost at which a mean quality is reached, on the same hull; infinite where it never is.
+
+    Example:
+        >>> cost_at(Curve(np.array([1.0]), np.array([0.7])), (0.0, 0.5), 0.6)
+        0.5
+    """
+    shape = hull(np.append(curve.x, cheapest[0]), np.append(curve.quality, cheapest[1]))
+    if quality <= shape.quality[0]:
+        return float(shape.x[0])
+    return float(np.interp(quality, shape.quality, shape.x, right=np.inf))
+
+
 def sweep_choices(
     values: Float[np.ndarray, "n k"], prices: Float[np.ndarray, " k"], grid: Float[np.ndarray, " m"]
 ) -> Int[np.ndarray, "n m"]:

@@ -208,7 +208,7 @@ def load(folder: str | Path) -> PromptRouter:
     if not (source / JSON).exists() and (source / "router" / JSON).exists():
         source = source / "router"
     body = read_json(source / JSON)
-    if not isinstance(body, dict) or body.get("kind") != "corollary-router":
+    if not isinstance(body, dict) or body.get("kind") not in ("corollary-router", "corollary-averaged-router"):
         raise InvalidFileError(source / JSON, "not a router of Corollary", "give the folder of `corollary route fit`")
     if body.get("format") != FORMAT:
         raise InvalidFileError(
@@ -218,6 +218,10 @@ def load(folder: str | Path) -> PromptRouter:
     if digest(**arrays) != body.get("sha256"):
         raise InvalidFileError(source / TENSORS, "not the weights that router.json speaks of", "fit again")
     try:
+        if body["kind"] == "corollary-averaged-router":
+            from corollary.deferral.routing._averaged import restored
+
+            return restored(body, arrays, [load(source / f"member-{i}") for i in range(int(body["members"]))])
         return _restored(body, arrays)
     except (KeyError, TypeError, ValueError, IndexError) as problem:
         raise InvalidFileError(
