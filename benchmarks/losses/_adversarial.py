@@ -44,7 +44,7 @@ def run(method: str, data: str, seed: int, setting: dict[str, Any]) -> dict[str,
         model = (
             nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
             if data == "digits"
-            else convnet(10, cosine=False)
+            else convnet(10, width=setting["width"])
         )
         loss = make(method, options, eps=eps, seed=seed)
         optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-3)

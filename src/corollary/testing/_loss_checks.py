@@ -122,13 +122,13 @@ def _nonnegative(case: _Case) -> None:
         raise _NotApplicable("not declared nonnegative")
     loss = case.make()
     for scale in (0.1, 2.0, 30.0):
-        if float(loss(case.draw(60, scale), case.labels(60))) < -1e-9:
+        if float(loss(case.draw(60, scale), case.labels(60)).detach()) < -1e-9:
             raise AssertionError("declared nonnegative, and negative")
 
 
 def _bounded(case: _Case) -> None:
     loss = case.rows()
-    large = [float(loss(case.draw(200, scale), case.labels(200)).max()) for scale in (1e2, 1e4)]
+    large = [float(loss(case.draw(200, scale), case.labels(200)).detach().max()) for scale in (1e2, 1e4)]
     if case.declares("bounded") is True and large[1] > 1.01 * large[0] + 1:
         raise AssertionError(f"declared bounded, and grows from {large[0]:.4g} to {large[1]:.4g}")
     if case.declares("bounded") is False and large[1] < 1.01 * large[0]:
