@@ -70,7 +70,7 @@ def _timings(rows: int, repeats: int) -> list[Cell]:
 
 
 PLAIN = {"settings": 6, "steps": 200, "width": 32}
-SMALL = {"size": 16, "largest": 500, "settings": 3, "steps": 240, "width": 8}
+SMALL = {"size": 16, "largest": 500, "settings": 3, "steps": 160, "width": 8}
 LARGE = {"size": 32, "largest": 1400, "settings": 6, "steps": 2000, "width": 16}
 QUICK = [
     *_tables(("cross-entropy", "class weights", "GLA", "GCA"), ("glass", "ecoli"), 2, **PLAIN | {"settings": 2}),
