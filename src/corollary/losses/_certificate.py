@@ -155,7 +155,7 @@ def excess_certificate(
     counted = 1.0
     with contextlib.suppress(Undecided):  # `issue` records the reason
         claim = excess_error(witness, evidence)[0]
-        witness["limit"], counted = claim.lhs, claim.trivial
+        witness["limit"], counted = claim.lhs, float(claim.trivial or 0.0)
     return Certificate.issue(
         "losses.excess_error",
         statement=f"The error exceeds the least conditional error by at most {witness['limit']:.4g}, says the loss; "
