@@ -1,5 +1,6 @@
 """Peers of GLA and GCA with probabilities: logit adjustment, balanced softmax, class weights. See `_reweighted.py`."""
 
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -61,6 +62,7 @@ class LogitAdjustedLoss(ByPrior):
 
     convex, proper, consistent_for = True, True, "balanced"
     reduces_to = "cross-entropy (strength 0), balanced softmax (1)"
+    limits = MappingProxyType({"cross-entropy": {"strength": 0.0}})
     guarantee = "that of GLALoss at q = 0"
 
     def __init__(self, *, strength: float = 1.0, **common: Any) -> None:
@@ -129,6 +131,7 @@ class WeightedCrossEntropyLoss(ByPrior):
 
     convex, proper = True, True
     reduces_to = "cross-entropy (power 0)"
+    limits = MappingProxyType({"cross-entropy": {"power": 0.0}})
 
     def __init__(self, *, power: float = 1.0, **common: Any) -> None:
         super().__init__(**common)
@@ -179,6 +182,7 @@ class ClassBalancedLoss(ByCounts):
 
     convex, proper = True, True
     reduces_to = "cross-entropy (beta 0), weights 1/m (beta -> 1)"
+    limits = MappingProxyType({"cross-entropy": {"beta": 0.0}})
 
     def __init__(self, *, beta: float = 0.999, **common: Any) -> None:
         super().__init__(**common)
@@ -213,6 +217,7 @@ class VectorScalingLoss(ByCounts):
 
     convex, proper = True, True
     reduces_to = "logit adjustment (gamma 0), CDT (strength 0)"
+    limits = MappingProxyType({"cross-entropy": {"gamma": 0.0, "strength": 0.0}})
 
     def __init__(self, *, gamma: float = 0.3, strength: float = 1.0, **common: Any) -> None:
         super().__init__(**common)

@@ -8,6 +8,7 @@ conditional risk \(\ge |\eta - p|^2 / 2\); since the error above the least is at
 most \(2 \sqrt{excess}\) for every alpha in [1, 2] [derived; tested].
 """
 
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -163,6 +164,7 @@ class EntmaxLoss(SurrogateLoss):
     convex = proper = calibrated = True
     consistent_for = "zero-one"
     reduces_to = "cross-entropy (alpha = 1), sparsemax loss (alpha = 2)"
+    limits = MappingProxyType({"cross-entropy": {"alpha": 1.0}})
     guarantee = "error above the least <= 2 sqrt(excess), every distribution, complete hypothesis sets (derived here)"
 
     def __init__(self, *, alpha: float = 1.5, **common: Any) -> None:
@@ -288,6 +290,7 @@ class SparseSoftmaxLoss(SurrogateLoss):
 
     convex = True
     reduces_to = "cross-entropy (k = n)"
+    limits = MappingProxyType({"cross-entropy": {"k": 10**6}})
 
     def __init__(self, *, k: int = 10, **common: Any) -> None:
         super().__init__(**common)

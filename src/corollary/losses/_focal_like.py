@@ -3,6 +3,7 @@ r"""Losses that weigh by how easy a row or a label is: dual focal, and asymmetri
 Symbols: s the softmax, p_k the sigmoid of logit k, y the label, g+ and g- the exponents of right and wrong classes.
 """
 
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -177,6 +178,7 @@ class DualFocalLoss(SurrogateLoss):
     """
 
     reduces_to = "cross-entropy (gamma 0)"
+    limits = MappingProxyType({"cross-entropy": {"gamma": 0.0}})
 
     def __init__(self, *, gamma: float = 2.0, **common: Any) -> None:
         super().__init__(**common)
@@ -204,6 +206,7 @@ class AsymmetricLoss(SurrogateLoss):
     """
 
     reduces_to = "label smoothing (positive = negative = 0), focal (smoothing 0)"
+    limits = MappingProxyType({"cross-entropy": {"positive": 0.0, "negative": 0.0, "smoothing": 0.0}})
 
     def __init__(self, *, positive: float = 0.0, negative: float = 4.0, smoothing: float = 0.1, **common: Any) -> None:
         super().__init__(**common)

@@ -129,6 +129,12 @@ class LegendreTron(SurrogateLoss):
         self.bias, self.log_curvature = nn.Parameter(torch.zeros(units)), nn.Parameter(torch.zeros(()))
 
     @property
+    def limits(self) -> dict[str, Any]:  # type: ignore[override]
+        """Cross-entropy at a zero matrix."""
+        zero = {"matrix": nn.Parameter(torch.zeros_like(self.matrix)), "log_curvature": nn.Parameter(torch.zeros(()))}
+        return {"cross-entropy": zero}
+
+    @property
     def map(self) -> dict[str, Tensor]:
         """A, b and a."""
         return {"matrix": self.matrix, "bias": self.bias, "curvature": self.log_curvature.exp()}

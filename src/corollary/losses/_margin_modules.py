@@ -1,5 +1,6 @@
 """Peers of GLA and GCA without: focal, LDAM with its schedule and layer, equalization, LADE. See `_reweighted.py`."""
 
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ class FocalLoss(SurrogateLoss):
     """
 
     reduces_to = "cross-entropy (gamma 0)"
+    limits = MappingProxyType({"cross-entropy": {"gamma": 0.0, "alpha": None}})
     guarantee = "classification-calibrated for the zero-one error without alpha (Charoenphakdee et al. 2021)"
 
     def __init__(self, *, gamma: float = 2.0, alpha: Any = None, **common: Any) -> None:
@@ -81,6 +83,7 @@ class LDAMLoss(ByCounts):
 
     convex = True
     reduces_to = "cross-entropy (largest 0, scale 1)"
+    limits = MappingProxyType({"cross-entropy": {"largest": 0.0, "scale": 1.0}})
 
     def __init__(self, *, largest: float = 0.5, scale: float = 30.0, **common: Any) -> None:
         super().__init__(**common)
@@ -108,6 +111,9 @@ class EqualizationLoss(ByPrior):
 
     Reference: Tan et al. (CVPR 2020).
     """
+
+    reduces_to = "cross-entropy (drop 0)"
+    limits = MappingProxyType({"cross-entropy": {"drop": 0.0, "form": "softmax"}})
 
     def __init__(
         self,

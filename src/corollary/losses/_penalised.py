@@ -4,6 +4,7 @@ Symbols: z the logits, s the softmax, y the label, n classes.
 """
 
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -188,6 +189,7 @@ class LabelSmoothingLoss(SurrogateLoss):
     convex = proper = calibrated = True
     consistent_for = "zero-one"
     reduces_to = "cross-entropy (a = 0)"
+    limits = MappingProxyType({"cross-entropy": {"a": 0.0}})
     guarantee = "consistent for the zero-one error (derived here)"
 
     def __init__(self, *, a: float = 0.1, **common: Any) -> None:
@@ -224,6 +226,7 @@ class MaxSupLoss(SurrogateLoss):
 
     convex = True
     reduces_to = "cross-entropy (a = 0), label smoothing (right predictions)"
+    limits = MappingProxyType({"cross-entropy": {"a": 0.0}})
 
     def __init__(self, *, a: float = 0.1, **common: Any) -> None:
         super().__init__(**common)
@@ -251,6 +254,7 @@ class PolyLoss(SurrogateLoss):
     """
 
     reduces_to = "cross-entropy (e = 0), focal (gamma > 0)"
+    limits = MappingProxyType({"cross-entropy": {"e": 0.0, "gamma": 0.0}})
 
     def __init__(self, *, e: float = 1.0, gamma: float = 0.0, **common: Any) -> None:
         super().__init__(**common)
@@ -296,6 +300,7 @@ class LogPartitionLoss(SurrogateLoss):
     consistent_for = "zero-one"
     shift_invariant = False
     reduces_to = "cross-entropy (c = 0)"
+    limits = MappingProxyType({"cross-entropy": {"c": 0.0}})
     guarantee = "that of cross-entropy: at the optimum the penalty is zero"
 
     def __init__(self, *, c: float = 1e-4, **common: Any) -> None:

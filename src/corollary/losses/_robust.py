@@ -6,6 +6,7 @@ Each formula follows Optimization-AI/ICML2023_LDR (loss.py, read in notes).
 
 import math
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -167,6 +168,7 @@ class SymmetricCrossEntropyLoss(SurrogateLoss):
 
     consistent_for, calibrated = "zero-one", True
     reduces_to = "cross-entropy (share 0), a multiple of the mean absolute error (share 1)"
+    limits = MappingProxyType({"cross-entropy": {"share": 0.0}, "mean absolute error": {"share": 1.0, "scale": 1.0}})
     guarantee = "consistent for the zero-one error (derived here)"
 
     def __init__(self, *, share: float = 0.5, scale: float = 4.0, **common: Any) -> None:
@@ -202,6 +204,7 @@ class ReverseCrossEntropyLoss(SurrogateLoss):
     bounded = symmetric = calibrated = True
     consistent_for = "zero-one"
     reduces_to = "a multiple of the mean absolute error"
+    limits = MappingProxyType({"mean absolute error": {"floor": math.exp(-1)}})
     guarantee = "that of the comp-sum loss at tau = 2, scaled"
 
     def __init__(self, *, floor: float = 1e-4, **common: Any) -> None:
@@ -254,6 +257,7 @@ class AGCELoss(SurrogateLoss):
 
     bounded = True
     reduces_to = "generalized cross-entropy (a = 0)"
+    limits = MappingProxyType({"mean absolute error": {"a": 0.0, "q": 1.0}})
 
     def __init__(self, *, a: float = 1.0, q: float = 2.0, **common: Any) -> None:
         super().__init__(**common)
@@ -282,6 +286,7 @@ class AULLoss(SurrogateLoss):
 
     bounded = True
     reduces_to = "mean absolute error (q = 1)"
+    limits = MappingProxyType({"mean absolute error": {"q": 1.0}})
 
     def __init__(self, *, a: float = 1.5, q: float = 0.9, **common: Any) -> None:
         super().__init__(**common)

@@ -6,6 +6,7 @@ Symbols: lambda the temperature, c the margin, alpha how far the adaptive temper
 """
 
 import math
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -132,6 +133,10 @@ def _checked_alpha(value: float) -> float:
     return float(value)
 
 
+def _entropy_less_log(z: Tensor, y: Tensor) -> Tensor:
+    return torch.nn.functional.cross_entropy(z, y) - math.log(z.shape[1])
+
+
 class LDRKLLoss(SurrogateLoss):
     """`ldr_kl` as a module, with the link to probabilities.
 
@@ -152,6 +157,7 @@ class LDRKLLoss(SurrogateLoss):
     nonnegative = False
     consistent_for = "zero-one"
     reduces_to = "cross-entropy less log n (temperature 1, margin 0), Crammer-Singer (temperature -> 0)"
+    limits = MappingProxyType({"cross-entropy less log n": ({"temperature": 1.0, "margin": 0.0}, _entropy_less_log)})
     guarantee = "consistent for the zero-one error, every temperature and margin (derived here); no rate"
 
     def __init__(self, *, temperature: float = 1.0, margin: float = 0.0, **common: Any) -> None:
@@ -188,6 +194,9 @@ class ALDRKLLoss(SurrogateLoss):
 
     nonnegative = False
     reduces_to = "LDR-KL (alpha -> infinity)"
+    limits = MappingProxyType(
+        {"cross-entropy less log n": ({"temperature": 1.0, "margin": 0.0, "alpha": 1e12}, _entropy_less_log)}
+    )
 
     def __init__(self, *, temperature: float = 1.0, alpha: float = 2.0, margin: float = 0.0, **common: Any) -> None:
         super().__init__(**common)

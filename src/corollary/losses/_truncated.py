@@ -4,6 +4,7 @@ Symbols: s the softmax, y the label, k the threshold, \(\Psi_q(s) = (1 - s^q)/q\
 """
 
 import math
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -111,6 +112,7 @@ class TruncatedCrossEntropyLoss(SurrogateLoss):
     bounded = calibrated = True
     consistent_for = "zero-one"
     reduces_to = "generalized cross-entropy (k -> 0)"
+    limits = MappingProxyType({"mean absolute error": {"q": 1.0, "k": 1e-30}})
     guarantee = "classification-calibrated for the zero-one error (derived here); no rate"
 
     def __init__(self, *, q: float = 0.7, k: float = 0.5, **common: Any) -> None:

@@ -47,9 +47,9 @@ def _twice_backward(case: Case) -> None:
 def _nonnegative(case: Case) -> None:
     if not case.declares("nonnegative"):
         raise NotApplicable("not declared nonnegative")
-    loss = case.make()
+    loss = case.rows() if case.declares("rowwise", True) else case.make()
     for scale in (0.1, 2.0, 30.0):
-        if float(loss(case.draw(60, scale), case.labels(60)).detach()) < -1e-9:
+        if float(loss(case.draw(60, scale), case.labels(60)).detach().min()) < -1e-9:
             raise AssertionError("declared nonnegative, and negative")
 
 
@@ -130,6 +130,22 @@ def _prior(case: Case) -> Tensor:
     if p is None:
         raise NotApplicable("the loss shows neither `prior` nor `counts`")
     return p.double()
+
+
+KNOWN: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross-entropy": torch.nn.functional.cross_entropy,
+    "mean absolute error": lambda z, y: (1 - torch.softmax(z, 1).gather(1, y[:, None])).mean(),
+}
+
+
+def _limits(case: Case) -> None:
+    limits = case.declares("limits")
+    if not limits:
+        raise NotApplicable("no limits are declared")
+    z, y = case.draw(), case.labels()
+    for name, value in limits.items():
+        options, known = value if isinstance(value, tuple) else (value, KNOWN[name])
+        close(case.make(**options)(z, y), known(z, y), f"its limit, {name}")
 
 
 def _reductions(case: Case) -> None:
@@ -259,6 +275,7 @@ CHECKS: dict[str, Check] = {
     "permutation equivariance": _equivariant,
     "proper": _proper,
     "consistent": _consistent,
+    "limits": _limits,
     "reductions": _reductions,
     "ignore_index": _ignored,
     "weights": _weights,
