@@ -63,7 +63,7 @@ class Case:
         """Scores that minimise the conditional risks of (m, n) distributions."""
         loss, z = self.rows(), torch.zeros_like(eta, requires_grad=True)
         optimiser = torch.optim.LBFGS(
-            [z], max_iter=300, tolerance_grad=1e-10, tolerance_change=1e-16, line_search_fn="strong_wolfe"
+            [z], max_iter=120, tolerance_grad=1e-9, tolerance_change=1e-16, line_search_fn="strong_wolfe"
         )
 
         def closure() -> Tensor:
