@@ -70,7 +70,7 @@ def _timings(rows: int, repeats: int) -> list[Cell]:
 
 
 PLAIN = {"settings": 6, "steps": 200, "width": 32}
-SMALL = {"size": 16, "largest": 500, "settings": 3, "steps": 160, "width": 8}
+SMALL = {"size": 16, "largest": 500, "settings": 3, "steps": 120, "width": 8}
 LARGE = {"size": 32, "largest": 1400, "settings": 6, "steps": 2000, "width": 16}
 QUICK = [
     *_tables(("cross-entropy", "class weights", "GLA", "GCA"), ("glass", "ecoli"), 2, **PLAIN | {"settings": 2}),
@@ -79,17 +79,17 @@ QUICK = [
 ]
 DEFAULT = [
     *_tables(METHODS, TABLES, 5, **PLAIN),
-    *_digits(5, [("exponential", 50), ("step", 50)], **PLAIN),
-    *_robust(3, "digits", settings=4, epochs=40),
-    *_images(3, TAIL, ON_IMAGES, **SMALL),
-    *_robust(3, "cifar10", settings=3, epochs=5, size=16, rows=1500, width=8),
     *_timings(8192, 40),
+    *_digits(5, [("exponential", 50), ("step", 50)], **PLAIN),
+    *_images(3, TAIL, ON_IMAGES, **SMALL),
+    *_robust(3, "digits", settings=4, epochs=40),
+    *_robust(3, "cifar10", settings=3, epochs=5, size=16, rows=1000, tested=500, width=8),
 ]
 FULL = [
     *DEFAULT,
     *_digits(5, [("exponential", 100), ("step", 100)], **PLAIN),
     *_images(3, TAIL, ON_IMAGES, **LARGE),
-    *_robust(3, "cifar10", settings=4, epochs=30, size=32, rows=12000, width=16, restarts=5),
+    *_robust(3, "cifar10", settings=4, epochs=30, size=32, rows=12000, tested=1000, width=16, restarts=5),
 ]
 
 

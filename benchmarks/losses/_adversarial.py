@@ -34,7 +34,8 @@ def run(method: str, data: str, seed: int, setting: dict[str, Any]) -> dict[str,
         (x, y), (tx, ty) = cifar("train15k", setting["size"]), cifar("test5k", setting["size"])
         rows = np.random.default_rng(seed).permutation(len(y))
         n = setting["rows"]
-        cuts = (x[rows[:n]], y[rows[:n]]), (x[rows[n : n + 500]], y[rows[n : n + 500]]), (tx[::5], ty[::5])
+        m = setting["tested"]  # rows of validation, and of the test
+        cuts = (x[rows[:n]], y[rows[:n]]), (x[rows[n : n + m]], y[rows[n : n + m]]), (tx[-m:], ty[-m:])
         parts = [(torch.from_numpy(a), torch.from_numpy(b)) for a, b in cuts]
         eps, batch, rate = 8 / 255, 128, 5e-3
     (x, y), (vx, vy), (tx, ty) = parts
