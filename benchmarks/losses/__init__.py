@@ -61,8 +61,8 @@ def _images(seeds: int, tails: list[tuple[str, int]], methods: tuple[str, ...], 
     ]
 
 
-def _robust(seeds: int, data: str, **setting: Any) -> list[Cell]:
-    return [_cell(m, data, s, kind="adversarial", **setting) for s in range(seeds) for m in ADVERSARIAL]
+def _robust(seeds: int, data: str, methods: tuple[str, ...] = tuple(ADVERSARIAL), **setting: Any) -> list[Cell]:
+    return [_cell(m, data, s, kind="adversarial", **setting) for s in range(seeds) for m in methods]
 
 
 def _timings(rows: int, repeats: int) -> list[Cell]:
@@ -72,6 +72,7 @@ def _timings(rows: int, repeats: int) -> list[Cell]:
 PLAIN = {"settings": 6, "steps": 200, "width": 32}
 SMALL = {"size": 16, "largest": 500, "settings": 3, "steps": 120, "width": 8}
 LARGE = {"size": 32, "largest": 1400, "settings": 6, "steps": 2000, "width": 16}
+HASTY = {"attack": 5, "epochs": 15, "size": 16, "rows": 1500, "tested": 500, "width": 8, "first": 2}
 QUICK = [
     *_tables(("cross-entropy", "class weights", "GLA", "GCA"), ("glass", "ecoli"), 2, **PLAIN | {"settings": 2}),
     *_robust(1, "digits", settings=2, epochs=10),
@@ -81,15 +82,20 @@ DEFAULT = [
     *_tables(METHODS, TABLES, 5, **PLAIN),
     *_timings(8192, 40),
     *_digits(5, [("exponential", 50), ("step", 50)], **PLAIN),
-    *_images(3, TAIL, ON_IMAGES, **SMALL),
-    *_robust(3, "digits", settings=4, epochs=40),
-    *_robust(3, "cifar10", settings=3, epochs=5, size=16, rows=1000, tested=500, width=8),
+    *sorted(
+        [
+            *_robust(3, "digits", settings=4, epochs=40),
+            *_robust(3, "cifar10", ("ADV-COMP-SUM", "TRADES"), settings=3, **HASTY),
+            *_images(3, TAIL, ON_IMAGES, **SMALL),
+        ],
+        key=lambda cell: cell["seed"],  # whole seeds first
+    ),
 ]
 FULL = [
     *DEFAULT,
     *_digits(5, [("exponential", 100), ("step", 100)], **PLAIN),
     *_images(3, TAIL, ON_IMAGES, **LARGE),
-    *_robust(3, "cifar10", settings=4, epochs=30, size=32, rows=12000, tested=1000, width=16, restarts=5),
+    *_robust(3, "cifar10", settings=4, epochs=30, size=32, rows=12000, tested=1000, width=16, first=1, restarts=5),
 ]
 
 

@@ -17,12 +17,13 @@ GRIDS = {
 }
 
 
-def make(method: str, setting: dict[str, float], *, eps: float, seed: int) -> Any:
+def make(method: str, setting: dict[str, float], *, eps: float, steps: int, seed: int) -> Any:
+    attack: dict[str, Any] = {"steps": steps, "seed": seed}
     if method == "ADV-COMP-SUM":
-        return losses.AdversarialCompSum(eps=eps, seed=seed, warmup=30, **setting)
+        return losses.AdversarialCompSum(eps=eps, warmup=30, **attack, **setting)
     if method == "TRADES":
-        return losses.Trades(eps=eps, seed=seed, **setting)
-    return losses.AdversarialTraining(eps=eps * setting["share"], seed=seed)
+        return losses.Trades(eps=eps, **attack, **setting)
+    return losses.AdversarialTraining(eps=eps * setting["share"], **attack)
 
 
 def run(method: str, data: str, seed: int, setting: dict[str, Any]) -> dict[str, Any]:
@@ -45,9 +46,9 @@ def run(method: str, data: str, seed: int, setting: dict[str, Any]) -> dict[str,
         model = (
             nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
             if data == "digits"
-            else convnet(10, width=setting["width"])
+            else convnet(10, width=setting["width"], first=setting["first"])
         )
-        loss = make(method, options, eps=eps, seed=seed)
+        loss = make(method, options, eps=eps, steps=setting.get("attack", 10), seed=seed)
         optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-3)
         generator = torch.Generator().manual_seed(seed)
         for _ in range(setting["epochs"]):

@@ -52,10 +52,10 @@ class Perceptrons(nn.Module):
 class Convnets(nn.Module):
     """`copies` networks of three convolutions, each with batch normalisation."""
 
-    def __init__(self, copies: int, classes: int, *, cosine: bool, width: int = 16) -> None:
+    def __init__(self, copies: int, classes: int, *, cosine: bool, width: int = 16, first: int = 1) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for i, o, stride in ((3, width, 1), (width, 2 * width, 2), (2 * width, 4 * width, 2)):
+        for i, o, stride in ((3, width, first), (width, 2 * width, 2), (2 * width, 4 * width, 2)):
             layer = nn.Conv2d(copies * i, copies * o, 3, stride, 1, bias=False, groups=copies)
             with torch.no_grad():
                 layer.weight.copy_(layer.weight[:o].repeat(copies, 1, 1, 1))
@@ -68,13 +68,13 @@ class Convnets(nn.Module):
         return self.last(features.unflatten(1, (self.copies, -1)).movedim(1, 0))
 
 
-def convnet(classes: int, *, width: int = 16) -> nn.Module:
-    """One of `Convnets`, with logits (b, n)."""
+def convnet(classes: int, *, width: int = 16, first: int = 1) -> nn.Module:
+    """One of `Convnets`, with logits (b, n); `first` is the stride of its first layer."""
 
     class One(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.only = Convnets(1, classes, cosine=False, width=width)
+            self.only = Convnets(1, classes, cosine=False, width=width, first=first)
 
         def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n"]:
             return self.only(x)[0]
