@@ -39,15 +39,13 @@ def _cell(method: str, data: str, seed: int, **setting: Any) -> Cell:
     return {"method": method, "data": data, "seed": seed, "setting": setting}
 
 
-def _tables(methods: tuple[str, ...], names: tuple[str, ...], seeds: int, settings: int) -> list[Cell]:
-    return [
-        _cell(m, d, s, kind="table", settings=settings, steps=150) for s in range(seeds) for d in names for m in methods
-    ]
+def _tables(methods: tuple[str, ...], names: tuple[str, ...], seeds: int, **setting: Any) -> list[Cell]:
+    return [_cell(m, d, s, kind="table", **setting) for s in range(seeds) for d in names for m in methods]
 
 
-def _digits(seeds: int, tails: list[tuple[str, int]], settings: int) -> list[Cell]:
+def _digits(seeds: int, tails: list[tuple[str, int]], **setting: Any) -> list[Cell]:
     return [
-        _cell(m, "digits", s, kind=kind, ratio=ratio, settings=settings, steps=150)
+        _cell(m, "digits", s, kind=kind, ratio=ratio, **setting)
         for s in range(seeds)
         for kind, ratio in tails
         for m in METHODS
@@ -63,34 +61,41 @@ def _images(seeds: int, tails: list[tuple[str, int]], methods: tuple[str, ...], 
     ]
 
 
-def _robust(seeds: int, data: str, **setting: Any) -> list[Cell]:
-    return [_cell(m, data, s, kind="adversarial", **setting) for s in range(seeds) for m in ADVERSARIAL]
+def _robust(seeds: int, data: str, methods: tuple[str, ...] = tuple(ADVERSARIAL), **setting: Any) -> list[Cell]:
+    return [_cell(m, data, s, kind="adversarial", **setting) for s in range(seeds) for m in methods]
 
 
 def _timings(rows: int, repeats: int) -> list[Cell]:
     return [_cell(m, "speed", 0, kind="speed", rows=rows, classes=1000, threads=2, repeats=repeats) for m in SPEED]
 
 
-SMALL = {"size": 16, "largest": 500, "settings": 3, "steps": 100}
+PLAIN = {"settings": 6, "steps": 200, "width": 32}
+SMALL = {"size": 16, "largest": 500, "settings": 3, "steps": 120, "width": 8}
+LARGE = {"size": 32, "largest": 1400, "settings": 6, "steps": 2000, "width": 16}
+HASTY = {"attack": 5, "epochs": 15, "size": 16, "rows": 1500, "tested": 500, "width": 8, "first": 2}
 QUICK = [
-    *_timings(1024, 10),
-    *_tables(("cross-entropy", "class weights", "GLA", "GCA"), ("glass", "ecoli"), 2, 2),
+    *_tables(("cross-entropy", "class weights", "GLA", "GCA"), ("glass", "ecoli"), 2, **PLAIN | {"settings": 2}),
     *_robust(1, "digits", settings=2, epochs=10),
+    *_timings(1024, 10),
 ]
 DEFAULT = [
+    *_tables(METHODS, TABLES, 5, **PLAIN),
     *_timings(8192, 40),
-    *_robust(3, "digits", settings=4, epochs=40),
-    *_tables(METHODS, TABLES, 5, 4),
-    *_digits(5, [("exponential", 50), ("step", 50)], 4),
-    *_images(3, [("exponential", 100), ("step", 50)], ON_IMAGES, **SMALL),
-    *_robust(3, "cifar10", settings=3, epochs=5, size=16, rows=1500),
+    *_digits(5, [("exponential", 50), ("step", 50)], **PLAIN),
+    *sorted(
+        [
+            *_robust(3, "digits", settings=4, epochs=40),
+            *_robust(3, "cifar10", ("ADV-COMP-SUM", "TRADES"), settings=3, **HASTY),
+            *_images(3, TAIL, ON_IMAGES, **SMALL),
+        ],
+        key=lambda cell: cell["seed"],  # whole seeds first
+    ),
 ]
 FULL = [
     *DEFAULT,
-    *_images(3, [("exponential", 50), ("step", 100)], ON_IMAGES, **SMALL),
-    *_digits(5, [("exponential", 100), ("step", 100)], 6),
-    *_images(3, TAIL, ON_IMAGES, size=32, largest=1400, settings=6, steps=2000),
-    *_robust(3, "cifar10", settings=4, epochs=30, size=32, rows=12000, restarts=5),
+    *_digits(5, [("exponential", 100), ("step", 100)], **PLAIN),
+    *_images(3, TAIL, ON_IMAGES, **LARGE),
+    *_robust(3, "cifar10", settings=4, epochs=30, size=32, rows=12000, tested=1000, width=16, first=1, restarts=5),
 ]
 
 
@@ -123,5 +128,5 @@ def _imbalanced(method: str, data: str, seed: int, setting: dict[str, Any]) -> d
     classes = int(split.y.max()) + 1
     if method in SAMPLERS[1:]:
         return training.forest(method, split, classes, seed=seed, settings=setting["settings"])
-    options = {"settings": setting["settings"], "steps": setting["steps"], "images": data == "cifar10"}
+    options = {k: setting[k] for k in ("settings", "steps", "width")}
     return training.fit_and_choose(method, split, classes, seed=seed, **options)

@@ -17,12 +17,13 @@ GRIDS = {
 }
 
 
-def make(method: str, setting: dict[str, float], *, eps: float, seed: int) -> Any:
+def make(method: str, setting: dict[str, float], *, eps: float, steps: int, seed: int) -> Any:
+    attack: dict[str, Any] = {"steps": steps, "seed": seed}
     if method == "ADV-COMP-SUM":
-        return losses.AdversarialCompSum(eps=eps, seed=seed, warmup=30, **setting)
+        return losses.AdversarialCompSum(eps=eps, warmup=30, **attack, **setting)
     if method == "TRADES":
-        return losses.Trades(eps=eps, seed=seed, **setting)
-    return losses.AdversarialTraining(eps=eps * setting["share"], seed=seed)
+        return losses.Trades(eps=eps, **attack, **setting)
+    return losses.AdversarialTraining(eps=eps * setting["share"], **attack)
 
 
 def run(method: str, data: str, seed: int, setting: dict[str, Any]) -> dict[str, Any]:
@@ -34,7 +35,8 @@ def run(method: str, data: str, seed: int, setting: dict[str, Any]) -> dict[str,
         (x, y), (tx, ty) = cifar("train15k", setting["size"]), cifar("test5k", setting["size"])
         rows = np.random.default_rng(seed).permutation(len(y))
         n = setting["rows"]
-        cuts = (x[rows[:n]], y[rows[:n]]), (x[rows[n : n + 500]], y[rows[n : n + 500]]), (tx[::5], ty[::5])
+        m = setting["tested"]  # rows of validation, and of the test
+        cuts = (x[rows[:n]], y[rows[:n]]), (x[rows[n : n + m]], y[rows[n : n + m]]), (tx[-m:], ty[-m:])
         parts = [(torch.from_numpy(a), torch.from_numpy(b)) for a, b in cuts]
         eps, batch, rate = 8 / 255, 128, 5e-3
     (x, y), (vx, vy), (tx, ty) = parts
@@ -44,9 +46,9 @@ def run(method: str, data: str, seed: int, setting: dict[str, Any]) -> dict[str,
         model = (
             nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
             if data == "digits"
-            else convnet(10, cosine=False)
+            else convnet(10, width=setting["width"], first=setting["first"])
         )
-        loss = make(method, options, eps=eps, seed=seed)
+        loss = make(method, options, eps=eps, steps=setting.get("attack", 10), seed=seed)
         optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-3)
         generator = torch.Generator().manual_seed(seed)
         for _ in range(setting["epochs"]):

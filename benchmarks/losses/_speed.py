@@ -28,7 +28,7 @@ def run(method: str, seed: int, setting: dict[str, Any]) -> dict[str, Any]:
         "class weights": lambda: losses.WeightedCrossEntropyLoss(counts=counts),
         "class-balanced": lambda: losses.ClassBalancedLoss(counts=counts),
         "focal": lambda: losses.FocalLoss(),
-        "ldam": lambda: losses.LDAMLoss(counts=counts),
+        "ldam": lambda: losses.LDAMLoss(counts=counts, scale=5.0),  # for cosines 30; these logits are larger
         "vector scaling": lambda: losses.VectorScalingLoss(counts=counts),
         "equalization": lambda: losses.EqualizationLoss(counts=counts),
         "lade": lambda: losses.LADELoss(counts=counts),

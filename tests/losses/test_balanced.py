@@ -233,6 +233,20 @@ def test_regret_bounds_of_gca():
     assert 0.5 < max(ratios) <= 1 + 1e-6  # so a constant smaller by a half would have been caught
 
 
+@pytest.mark.parametrize("tau", [0.0, 0.5, 1.0, 1.5, 2.0])
+def test_regret_bound_of_gca_is_attained(tau):
+    # Two classes of equal priors, two mirrored points, both decided wrongly by a hair: any smaller constant fails.
+    for t in (0.1, 0.5, 0.9):
+        eta = torch.tensor([(1 + t) / 2, (1 - t) / 2], dtype=torch.float64)
+        tie = losses.comp_sum(torch.zeros(1, 2).double(), eta[None], tau=tau)
+        excess = float(2 * (tie - losses.comp_sum_optimum(eta, tau=tau)))
+        regret = 2 * t  # of the balanced loss, weights 1/p = 2
+        allowed = 2 * gca_bound([0.5, 0.5], q=tau - 1, unit=2).target(excess).item()
+        assert allowed >= regret - 1e-7
+        if tau < 2:
+            assert allowed == pytest.approx(regret, rel=1e-6)
+
+
 def test_constants_against_the_rarest_prior_have_the_slopes_of_the_paper():
     # Two rare classes of prior p compete at one point, a common class holds the rest of the mass.
     rare = np.geomspace(1e-4, 1e-2, 7)
@@ -241,6 +255,8 @@ def test_constants_against_the_rarest_prior_have_the_slopes_of_the_paper():
         prior = np.array([p, p, 1 - 2 * p])
         gla.append(gla_worst(prior))
         gca.append(gca_worst(prior))
+    # The constant sqrt(2) / p_min is attained: one smaller by 2 % would be caught.
+    np.testing.assert_allclose(np.array(gla) * rare, math.sqrt(2), rtol=0.02)
     slope = lambda c: np.polyfit(np.log(rare), np.log(c), 1)[0]  # noqa: E731
     assert slope(gla) == pytest.approx(-1.0, abs=0.05)
     assert slope(gca) == pytest.approx(-0.5, abs=0.05)

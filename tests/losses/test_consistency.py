@@ -1,6 +1,5 @@
-"""Transforms, bounds, worlds, gaps and certificates: the theorem itself, on random instances and in closed form."""
+"""Transforms, bounds, worlds, gaps: the theorem itself, on random instances and in closed form."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -9,7 +8,6 @@ import scipy.optimize
 import torch
 
 from corollary import losses
-from corollary.certificates import Status, clopper_pearson, load_certificate, save_certificate
 from corollary.errors import InvalidInputError
 from corollary.losses import consistency as c
 from corollary.losses.consistency._binary import MARGIN_LOSSES
@@ -270,86 +268,9 @@ def test_wrong_inputs(as_shipped):
         (lambda: c.plot_transforms({}), "empty"),
         (lambda: losses.excess_certificate(torch.zeros(0, 2), torch.zeros(0).long()), "finite logits"),
         (lambda: losses.excess_certificate(torch.full((3, 2), math.nan), torch.zeros(3).long()), "finite logits"),
-        (lambda: losses.excess_certificate(torch.zeros(3, 2), torch.zeros(3).long(), label_noise=0.6), "`label_noise`"),
     ]:
         with pytest.raises(InvalidInputError, match=message):
             call()
-
-
-def held_out(rows=2000, noise=0.0, seed=0, classes=3):
-    rng = np.random.default_rng(seed)
-    truth = rng.integers(0, classes, rows)
-    flip = rng.random(rows) < noise
-    label = np.where(flip, (truth + rng.integers(1, classes, rows)) % classes, truth)
-    scores = 6.0 * np.eye(classes)[truth] + 0.3 * rng.normal(size=(rows, classes))
-    return torch.tensor(scores), torch.tensor(label)
-
-
-@pytest.mark.parametrize("tau", [0.5, 1.0, 1.5, 2.0])
-def test_certificate_of_the_excess(tau, tmp_path):
-    z, y = held_out()
-    certificate = losses.excess_certificate(z, y, tau=tau)
-    evidence = losses.excess_evidence(z, y)
-    assert certificate.check(**evidence).status is Status.HOLDS
-    assert certificate.check().status is Status.UNDECIDED
-    # Counting errors says more, as the head of `_certificate.py` explains.
-    assert certificate.vacuous
-    claim = certificate.claims[0]
-    forged = dataclasses.replace(
-        certificate, claims=(dataclasses.replace(claim, lhs=claim.lhs / 2, rhs=claim.rhs / 2),)
-    )
-    assert forged.check(**evidence).status is Status.VIOLATED
-    loosened = dataclasses.replace(certificate, witness={**certificate.witness, "floor": 0.5})
-    assert loosened.check(**evidence).claims != certificate.claims
-    path = save_certificate(tmp_path, certificate, evidence)
-    again, stored = load_certificate(path)
-    assert again.check(**stored).status is Status.HOLDS
-
-
-def test_certificate_of_the_excess_covers_in_a_known_world():
-    # Labels flipped at a known rate: the least conditional error is the rate, so the excess of the truth is zero.
-    missed, stated = 0, []
-    for seed in range(40):
-        rng = np.random.default_rng(seed)
-        truth = rng.integers(0, 3, 300)
-        label = np.where(rng.random(300) < 0.3, (truth + rng.integers(1, 3, 300)) % 3, truth)
-        s = np.where(np.arange(3) == truth[:, None], 0.7, 0.15)
-        s[rng.random(300) < 0.05] = [0.15, 0.15, 0.7]  # wrong scores on two thirds of 5 % of the rows
-        excess = 0.05 * 2 / 3 * 0.55
-        certificate = losses.excess_certificate(np.log(s), torch.tensor(label), tau=1.0, label_noise=0.3)
-        stated.append(certificate.claims[0].rhs)
-        missed += stated[-1] < excess
-    assert missed <= 6  # 2 expected at delta = 0.05
-    assert min(stated) < 1
-
-
-def test_certificate_is_undecided_on_few_rows_and_without_mixing():
-    z, y = held_out(20)
-    assert "at least 30" in losses.excess_certificate(z, y).undecided
-    z, y = held_out(100)
-    assert "unbounded" in losses.excess_certificate(z, y, mix=0.0).undecided
-
-
-def test_certificate_of_class_errors():
-    rng = np.random.default_rng(0)
-    y = np.repeat([0, 1, 2], [400, 100, 50])
-    guess = np.where(rng.random(550) < 0.1, (y + 1) % 3, y)
-    certificate = losses.class_error_certificate(y, guess, classes=3)
-    assert certificate.check(target=y, predicted=guess).status is Status.HOLDS
-    wrong = int(((guess != y) & (y == 2)).sum())
-    assert certificate.claims[2].rhs == pytest.approx(clopper_pearson(wrong, 50, delta=0.05 / 3, side="upper").upper)
-    tighter = dataclasses.replace(certificate.claims[2], rhs=certificate.claims[2].rhs - 0.01)
-    forged = dataclasses.replace(certificate, claims=(*certificate.claims[:2], tighter, certificate.claims[3]))
-    assert forged.check(target=y, predicted=guess).status is Status.VIOLATED
-    assert "rows of class 2" in losses.class_error_certificate(y[:520], guess[:520], classes=3).undecided
-
-
-def test_certificate_of_a_finite_world():
-    w, scores = world(), np.random.default_rng(1).normal(size=(6, 3))
-    certificate = w.certificate(scores, tau=1.0)
-    evidence = {"point": w.point, "eta": w.eta, "scores": scores}
-    assert certificate.check(**evidence).status is Status.HOLDS
-    assert certificate.check(**{**evidence, "scores": -scores}).status is Status.UNDECIDED
 
 
 def test_bounds_of_modules_and_pictures():

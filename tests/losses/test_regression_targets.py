@@ -37,7 +37,7 @@ def noisy_digits(seed, noise):
     x, y = x[order] / 16, y[order]
     label = y[:1000].copy()
     flip = rng.random(1000) < noise
-    label[flip] = (label[flip] + rng.integers(1, 10, flip.sum())) % 10
+    label[flip] = rng.integers(0, 10, flip.sum())  # any class, the true one included: 40 % drawn anew, 36 % wrong
     return x[:1000], label, x[1000:], y[1000:]
 
 
@@ -62,16 +62,16 @@ def test_clean_digits(tau, expected):
 @pytest.mark.parametrize(
     ("tau", "expected", "spread"),
     [
-        (0.0, 0.755, 0.03),
-        (0.5, 0.837, 0.03),
-        (1.0, 0.902, 0.02),
-        (1.5, 0.936, 0.015),
-        (1.7, 0.931, 0.015),
-        (2.0, 0.902, 0.06),
+        (0.0, 0.755, 0.012),
+        (0.5, 0.837, 0.012),
+        (1.0, 0.902, 0.01),
+        (1.5, 0.936, 0.008),
+        (1.7, 0.931, 0.01),
+        (2.0, 0.902, 0.037),
     ],
 )
-def test_digits_with_forty_percent_of_the_labels_wrong(tau, expected, spread):
-    # Two to three of the deviations over seeds (.004 to .037): split and flipped labels are other draws than theirs.
+def test_digits_with_forty_percent_of_the_labels_drawn_anew(tau, expected, spread):
+    # Within the stated deviation over seeds, two of them where it is .004 or .005.
     assert accuracy_by_tau(tau, 0.4, 1e-3) == pytest.approx(expected, abs=spread)
 
 

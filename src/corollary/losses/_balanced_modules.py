@@ -1,5 +1,6 @@
 """GLA, GCA and IMMAX as modules: buffers, links, decoding, bounds. Formulas in `_balanced.py`."""
 
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ class GLALoss(SurrogateLoss):
     equivariant = False
     proper = True
     reduces_to = "logit adjustment and balanced softmax (q=0), generalized cross-entropy (uniform prior)"
+    limits = MappingProxyType({"cross-entropy": {"q": 0.0, "strength": 0.0}})
     guarantee = (
         "Bayes-consistent for the balanced error; for q=0 balanced-loss regret <= sqrt(2)/p_min sqrt(R - R*), complete "
         "hypothesis sets, every distribution; Cortes, Mohri, Zhong (NeurIPS 2025), constants derived here"
@@ -161,6 +163,13 @@ class GCALoss(SurrogateLoss):
         return "balanced" if self.equal or (self.form == "scale_calibrated" and self.q == 0) else None
 
     @property
+    def limits(self) -> dict[str, Any]:  # type: ignore[override]
+        """Cross-entropy at equal priors and margin 1."""
+        one = torch.ones_like(self.prior)
+        plain = {"q": 0.0, "prior": one / len(one), "margin": one, "normalise": True}
+        return {"cross-entropy": plain}
+
+    @property
     def guarantee(self) -> str:  # type: ignore[override]
         """The bound, or why there is none."""
         if self.equal:
@@ -242,6 +251,11 @@ class IMMAXLoss(SurrogateLoss):
         rho = immax_margins(counts, largest=largest) if margin is None else torch.as_tensor(margin, dtype=torch.float64)
         self.register_buffer("margin", checked_margin(rho, len(rho) if rho.ndim else 0, rho).clone())
         self.equal = bool((rho == rho[0]).all())
+
+    @property
+    def limits(self) -> dict[str, Any]:  # type: ignore[override]
+        """Cross-entropy at margin 1."""
+        return {"cross-entropy": {"margin": torch.ones_like(self.margin)}}
 
     @property
     def consistent_for(self) -> str | None:  # type: ignore[override]

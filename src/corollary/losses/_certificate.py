@@ -1,9 +1,10 @@
 r"""What losses certify, and how it is derived again; imports no solver and no trainer.
 
-(i) `losses.excess_error` [confidence 1 - delta]: \(R_{01} - R^*_{01} + M_{01} \le \Gamma_\tau(U - c)\), with U an upper
-confidence bound on the comp-sum risk and c a floor of the conditional optima (0: they are not negative). The softmax
-is mixed with a little of the uniform distribution, which keeps every prediction and bounds the loss. Counting errors on
-the same rows bounds the same quantity and is never looser in the population, so that number stands as `trivial`.
+(i) `losses.excess_error` [confidence 1 - delta]: \(R_{01} - R^*_{01} + M_{01} \le \Gamma_\tau(U)\), with U an upper
+confidence bound on the comp-sum risk, since conditional optima are not negative. The softmax is mixed with a little of
+the uniform distribution, which keeps every prediction and bounds the loss. Counting errors on the same rows bounds the
+same quantity, and in the population never by more: \(\Gamma_\tau(R_\tau) \ge R_{01}\), or the bound would fail where
+labels are deterministic. So that number stands as `trivial`, and the status says that nothing was gained.
 
 (ii) `losses.per_class_error` [confidence 1 - delta]: Clopper-Pearson limits on every class's error, jointly.
 
@@ -55,8 +56,7 @@ def excess_error(witness: Mapping[str, Any], evidence: Mapping[str, np.ndarray])
     order = order_from_digest(digest(log_s=log_s, wrong=wrong), len(losses))  # betting depends on it: nobody chose it
     upper = float(betting(losses[order], delta=delta, low=0.0, high=high, side="upper").upper)
     counted = float(clopper_pearson(int(wrong.sum()), len(wrong), delta=delta, side="upper").upper)
-    excess = float(comp_sum_inverse(max(0.0, upper - witness["floor"]), tau=tau, classes=n))
-    counted = max(0.0, counted - witness["error_floor"])
+    excess = float(comp_sum_inverse(upper, tau=tau, classes=n))
     return [Claim("error above the least conditional error", excess, "<=", witness["limit"], EXACT, counted)]
 
 
@@ -119,12 +119,11 @@ def excess_certificate(
     tau: float = 1.0,
     delta: float = 0.05,
     mix: float | None = None,
-    label_noise: float = 0.0,
     attempts: int = 1,
 ) -> Certificate:
     r"""Certify the error above the least conditional error from held-out scores.
 
-    .. math:: R_{01} - R^*_{01} + M_{01} \le \Gamma_\tau(\overline{R_\tau} - c)
+    .. math:: R_{01} - R^*_{01} + M_{01} \le \Gamma_\tau(\overline{R_\tau})
 
     Args:
         logits: (N, n) held-out scores.
@@ -133,15 +132,14 @@ def excess_certificate(
         delta: probability of failure.
         mix: share of the uniform distribution mixed in, which bounds the loss and keeps every prediction; default .01
             for tau <= 1, else 0.
-        label_noise: known rate at which labels are replaced by another class at random; raises the floor c from 0 to
-            the conditional optimum of such a label.
         attempts: how often statements were drawn from these rows.
 
     Returns:
         A `Certificate` of the rule `losses.excess_error`; its evidence is `excess_evidence(logits, target)`.
 
     Guarantee: holds with probability 1 - delta for independent rows that nothing was trained or chosen on. Counting
-        errors on the same rows is tighter (`trivial` in the claim), so the status usually says so.
+        errors on the same rows is tighter (`trivial` in the claim, and in the statement), and the status says so: it
+        shows what the loss alone implies, and is no way to certify a model.
 
     Example:
         >>> z = torch.tensor([[6.0, 0.0]]).repeat(400, 1)
@@ -152,28 +150,20 @@ def excess_certificate(
     Reference: Mao, Mohri, Zhong (ICML 2023); the certificate on data is ours.
     """
     evidence, n = excess_evidence(logits, target), int(torch.as_tensor(logits).shape[1])
-    if not 0 <= label_noise < (n - 1) / n:
-        raise InvalidInputError(f"`label_noise` must lie in [0, {(n - 1) / n:.3g}), got {label_noise}")
     mix = (0.01 if tau <= 1 else 0.0) if mix is None else mix
-    noisy = torch.full((n,), label_noise / (n - 1), dtype=torch.float64)
-    noisy[0] = 1 - label_noise
-    floor = float(comp_sum_optimum(noisy, tau=tau)) if label_noise else 0.0
-    witness = {"tau": float(tau), "classes": n, "mix": float(mix), "delta": float(delta), "floor": floor}
-    witness |= {"error_floor": float(label_noise), "limit": 1.0}
+    witness = {"tau": float(tau), "classes": n, "mix": float(mix), "delta": float(delta), "limit": 1.0}
+    counted = 1.0
     with contextlib.suppress(Undecided):  # `issue` records the reason
-        witness["limit"] = excess_error(witness, evidence)[0].lhs
-    assumptions = [Assumption("rows are drawn independently from the distribution of use"), _fresh()]
-    if label_noise:
-        assumptions.append(
-            Assumption(f"labels are replaced by another class at random at rate {label_noise:g} or more")
-        )
+        claim = excess_error(witness, evidence)[0]
+        witness["limit"], counted = claim.lhs, float(claim.trivial or 0.0)
     return Certificate.issue(
         "losses.excess_error",
-        statement=f"The error exceeds the least conditional error by at most {witness['limit']:.4g}.",
+        statement=f"The error exceeds the least conditional error by at most {witness['limit']:.4g}, says the loss; "
+        f"counting errors on the same rows says {counted:.4g}.",
         evidence=evidence,
         witness=witness,
         reference=Reference(PAPER, "comp-sum consistency bound", "from notes; certificate ours"),
-        assumptions=assumptions,
+        assumptions=[Assumption("rows are drawn independently from the distribution of use"), _fresh()],
         confidence=1 - delta,
         attempts=attempts,
     )

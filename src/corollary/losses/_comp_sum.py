@@ -12,6 +12,7 @@ A. Mao, M. Mohri, Y. Zhong, "Cross-Entropy Loss Functions: Theoretical Analysis 
 tested against numerical minimisation.
 """
 
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -252,6 +253,7 @@ class CompSumLoss(SurrogateLoss):
     consistent_for = "zero-one"
     calibrated = True
     reduces_to = "sum-exponential (tau=0), cross-entropy (1), generalized cross-entropy (1+q), mean absolute error (2)"
+    limits = MappingProxyType({"cross-entropy": {"tau": 1.0}, "mean absolute error": {"tau": 2.0}})
     guarantee = (
         "R_01 - R*_01 + M_01 <= Gamma_tau(R_tau - R*_tau + M_tau) for symmetric and complete hypothesis sets, "
         f"every distribution; {REFERENCE}"

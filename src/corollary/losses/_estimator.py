@@ -13,15 +13,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from corollary.errors import InvalidInputError
+from corollary.losses._adjusted_modules import ClassBalancedLoss, LogitAdjustedLoss, WeightedCrossEntropyLoss
 from corollary.losses._balanced_modules import GCALoss, GLALoss, IMMAXLoss
 from corollary.losses._comp_sum import CompSumLoss
+from corollary.losses._margin_modules import FocalLoss
 from corollary.losses._module import SurrogateLoss
-from corollary.losses._reweighted_modules import (
-    ClassBalancedLoss,
-    FocalLoss,
-    LogitAdjustedLoss,
-    WeightedCrossEntropyLoss,
-)
 
 Counts = np.ndarray
 LOSSES: dict[str, Callable[[Counts], SurrogateLoss]] = {

@@ -1,5 +1,7 @@
 """The base of every loss module: what a loss declares of itself, its decoding, its bound and its certificate."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from jaxtyping import Float, Int
@@ -33,6 +35,8 @@ class SurrogateLoss(nn.Module):
         equivariant: permuting scores and label together changes nothing (no class is special).
         rowwise: a mean of losses of rows (False: a quantity of the batch).
         reduces_to: settings under which it is a known loss, in words.
+        limits: the same for `check_loss`: `"cross-entropy"` or `"mean absolute error"` -> attributes to set, or a name
+            of your own -> (attributes, function of logits and labels).
         guarantee: theorem, constants and assumptions in words, or "none".
 
     Guarantee: none of its own.
@@ -59,6 +63,7 @@ class SurrogateLoss(nn.Module):
     equivariant: bool = True
     rowwise: bool = True
     reduces_to: str = ""
+    limits: Mapping[str, Any] = MappingProxyType({})
     guarantee: str = "none"
 
     def __init__(self, *, weight: Tensor | None = None, ignore_index: int = IGNORE, reduction: str = "mean") -> None:

@@ -224,8 +224,8 @@ def ldam(
     delta = largest * (m / m.min()) ** -0.25
 
     def at(z: Tensor, y: Tensor) -> Tensor:
-        true = torch.arange(z.shape[-1], device=z.device) == y[:, None]
-        return softmax_rows(scale * (z - delta.to(z) * true), y, q=0.0)
+        moved = z.scatter_add(1, y[:, None], -delta.to(z)[y, None])
+        return softmax_rows(moved, y, q=0.0, factor=torch.full_like(delta.to(z), scale))
 
     return surrogate(at, logits, target, **options)
 
@@ -374,9 +374,9 @@ def lade(
     y = target.reshape(-1).long()
     valid = (y != ignore).to(z.dtype)
     y = torch.where(y != ignore, y, 0)
-    one_hot = (torch.arange(n, device=z.device) == y[:, None]) * valid[:, None]
-    count, total = one_hot.sum(0), valid.sum().clamp(min=1)
-    mean = (one_hot * z).sum(0) / count.clamp(min=1)
+    none = z.new_zeros(n)
+    count, total = none.index_add(0, y, valid), valid.sum().clamp(min=1)
+    mean = none.index_add(0, y, valid * z.gather(1, y[:, None])[:, 0]) / count.clamp(min=1)
     rows = torch.where(valid[:, None] > 0, z, float("-inf"))
     ratio = torch.logsumexp(rows, 0) - p.log() - torch.log(torch.tensor(float(n), dtype=z.dtype)) - total.log()
     bound = torch.where(count > 0, mean - ratio - penalty * ratio.square(), 0.0)

@@ -95,28 +95,35 @@ def _blocked(z: Tensor, y: Tensor, shift: Tensor | None, factor: Tensor | None) 
 
 def blocks(
     z: Tensor, y: Tensor, q: float, shift: Tensor | None, scale: Tensor | None
-) -> tuple[Float[Tensor, " m"], Float[Tensor, "m n"]]:
-    """Loss and gradient of every row, a block at a time; `scale` is (m,), the factor of each row's label."""
+) -> tuple[Float[Tensor, " m"], Float[Tensor, "m n"], Float[Tensor, " m"] | None]:
+    """Loss, s - e_y and slope of every row, a block at a time; the gradient is their product.
+
+    `scale` is (m,), the factor of each row's label. The slope stays apart (None for one), so that the backward pass
+    multiplies once, by it and by what comes from outside.
+    """
     m, n = z.shape
-    loss, gradient = z.new_empty(m), torch.empty_like(z, memory_format=torch.contiguous_format)
-    rows = max(1, BLOCK // n) if z.device.type == "cpu" else max(1, m)
-    for first in range(0, m, rows):
+    loss, away = z.new_empty(m), torch.empty_like(z, memory_format=torch.contiguous_format)
+    slope = z.new_empty(m) if q or scale is not None else None
+    rows = min(max(1, BLOCK // n), m) if z.device.type == "cpu" else m
+    moved = None if shift is None and scale is None else z.new_empty(rows, n)  # one for all blocks
+    for first in range(0, m, max(1, rows)):
         part = slice(first, first + rows)
-        v, s, label = z[part], gradient[part], y[part, None]
-        v = v if shift is None else v + shift
-        v = v if scale is None else v * scale[part, None]
+        v, s, label = z[part], away[part], y[part, None]
+        if moved is not None:
+            out = moved[: len(v)]
+            v = v if shift is None else torch.add(v, shift, out=out)
+            v = v if scale is None else torch.mul(v, scale[part, None], out=out)
         torch.softmax(v, -1, out=s)
         s_y = s.gather(1, label)
         log_s = s_y.log()
         if z.device.type != "cpu" or bool((s_y < TINY).any()):  # the logarithm of an underflow
             log_s = v.gather(1, label) - torch.logsumexp(v, -1, keepdim=True)
         loss[part] = psi(log_s, q)[:, 0]
-        slope = torch.exp((q * log_s).clamp(max=FAR[z.dtype])) if q else torch.ones_like(log_s)
-        slope = slope if scale is None else slope * scale[part, None]
-        if q or scale is not None:
-            s.mul_(slope)
-        s.scatter_add_(1, label, -slope)
-    return loss, gradient
+        if slope is not None:
+            steep = torch.exp((q * log_s[:, 0]).clamp(max=FAR[z.dtype]))
+            slope[part] = steep if scale is None else steep * scale[part]
+        s.scatter_add_(1, label, s.new_full((), -1.0).expand(label.shape))
+    return loss, away, slope
 
 
 class _Blocked(torch.autograd.Function):
@@ -126,7 +133,7 @@ class _Blocked(torch.autograd.Function):
     def forward(
         ctx: Any, z: Tensor, y: Tensor, q: float, shift: Tensor | None, scale: Tensor | None
     ) -> Float[Tensor, " m"]:
-        loss, ctx.gradient = blocks(z, y, q, shift, scale)
+        loss, *ctx.gradient = blocks(z, y, q, shift, scale)
         ctx.q = q
         ctx.save_for_backward(z, y, shift, scale)
         return loss
@@ -142,5 +149,7 @@ class _Blocked(torch.autograd.Function):
             return gradient, None, None, None, None
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
-            gradient = blocks(z, y, ctx.q, shift, scale)[1]
-        return gradient.mul_(outer_rows[:, None]), None, None, None, None
+            _, *gradient = blocks(z, y, ctx.q, shift, scale)
+        away, slope = gradient
+        factor = outer_rows if slope is None else outer_rows * slope
+        return away.mul_(factor[:, None]), None, None, None, None

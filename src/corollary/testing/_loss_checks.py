@@ -1,20 +1,17 @@
 """The suite that every loss here passes, and that anyone can run on a loss of their own."""
 
 import copy
-import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from corollary.errors import CorollaryError
+from corollary.testing._loss_case import ROWS, Case, NotApplicable, close
 
-ROWS = 6
-Loss = Callable[..., Tensor]
-Check = Callable[["_Case"], None]
+Check = Callable[[Case], None]
 
 
 class LossCheckError(CorollaryError, AssertionError):
@@ -28,116 +25,46 @@ class LossCheckError(CorollaryError, AssertionError):
     """
 
 
-class _NotApplicable(Exception):
-    """A check that says nothing about this loss; the message is the reason."""
-
-
-@dataclass
-class _Case:
-    """The loss under test with its options, and the draws of the suite."""
-
-    loss: Any
-    classes: int
-    seed: int
-
-    def make(self, **options: Any) -> Loss:
-        """The loss with other options: a copy of a module with other attributes, or a function with arguments."""
-        if isinstance(self.loss, torch.nn.Module):
-            module = copy.deepcopy(self.loss)
-            for name, value in options.items():
-                if not hasattr(module, name):
-                    raise _NotApplicable(f"the module has no `{name}`")
-                setattr(module, name, value)
-            return module
-        return functools.partial(self.loss, **options)
-
-    def rows(self, **options: Any) -> Loss:
-        """The loss of every row."""
-        if not self.declares("rowwise", True):
-            raise _NotApplicable("the loss is a quantity of the batch")
-        return self.make(reduction="none", **options)
-
-    def declares(self, name: str, default: Any = None) -> Any:
-        """What the loss says of itself."""
-        return getattr(self.loss, name, default)
-
-    def draw(self, rows: int = ROWS, scale: float = 2.0, offset: int = 0, dtype: Any = torch.float64) -> Tensor:
-        """Random logits."""
-        generator = torch.Generator().manual_seed(self.seed + offset)
-        return (scale * torch.randn(rows, self.classes, generator=generator, dtype=torch.float64)).to(dtype)
-
-    def labels(self, rows: int = ROWS) -> Tensor:
-        """Labels that meet every class where there is room."""
-        return torch.arange(rows) % self.classes
-
-    def every(self, loss: Loss, z: Tensor) -> Tensor:
-        """Losses of all labels, (m, n)."""
-        return torch.stack([loss(z, torch.full((len(z),), k)) for k in range(self.classes)], -1)
-
-    def minimise(self, eta: Tensor) -> Tensor:
-        """Scores that minimise the conditional risks of (m, n) distributions."""
-        loss, z = self.rows(), torch.zeros_like(eta, requires_grad=True)
-        optimiser = torch.optim.LBFGS(
-            [z], max_iter=300, tolerance_grad=1e-10, tolerance_change=1e-16, line_search_fn="strong_wolfe"
-        )
-
-        def closure() -> Tensor:
-            optimiser.zero_grad()
-            risk = (self.every(loss, z) * eta).sum()
-            risk.backward()
-            return risk
-
-        optimiser.step(closure)
-        return z.detach()
-
-
-def _close(got: Tensor, expected: Tensor, what: str, tolerance: float = 1e-9) -> None:
-    got, expected = got.detach(), expected.detach()
-    scale = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0
-    if got.shape != expected.shape or not bool(((got - expected).abs() <= tolerance * scale).all()):
-        raise AssertionError(f"{what}: {got.flatten()[:4].tolist()} where {expected.flatten()[:4].tolist()} is right")
-
-
-def _gradients(case: _Case) -> None:
+def _gradients(case: Case) -> None:
     loss, z = case.make(), case.draw().requires_grad_()
     if not torch.autograd.gradcheck(lambda v: loss(v, case.labels()), z, eps=1e-6, atol=1e-6):
         raise AssertionError("gradcheck")  # pragma: no cover - gradcheck raises
 
 
-def _double_backward(case: _Case) -> None:
+def _double_backward(case: Case) -> None:
     loss, z = case.make(), case.draw(scale=1.0).requires_grad_()
     torch.autograd.gradgradcheck(lambda v: loss(v, case.labels()), z, eps=1e-6, atol=1e-5)
 
 
-def _twice_backward(case: _Case) -> None:
+def _twice_backward(case: Case) -> None:
     z = case.draw().requires_grad_()
     value = case.make()(z, case.labels())
     (first,) = torch.autograd.grad(value, z, retain_graph=True)
     (second,) = torch.autograd.grad(value, z)
-    _close(second, first, "a second backward pass")
+    close(second, first, "a second backward pass")
 
 
-def _nonnegative(case: _Case) -> None:
+def _nonnegative(case: Case) -> None:
     if not case.declares("nonnegative"):
-        raise _NotApplicable("not declared nonnegative")
-    loss = case.make()
+        raise NotApplicable("not declared nonnegative")
+    loss = case.rows() if case.declares("rowwise", True) else case.make()
     for scale in (0.1, 2.0, 30.0):
-        if float(loss(case.draw(60, scale), case.labels(60))) < -1e-9:
+        if float(loss(case.draw(60, scale), case.labels(60)).detach().min()) < -1e-9:
             raise AssertionError("declared nonnegative, and negative")
 
 
-def _bounded(case: _Case) -> None:
+def _bounded(case: Case) -> None:
     loss = case.rows()
-    large = [float(loss(case.draw(200, scale), case.labels(200)).max()) for scale in (1e2, 1e4)]
+    large = [float(loss(case.draw(200, scale), case.labels(200)).detach().max()) for scale in (1e2, 1e4)]
     if case.declares("bounded") is True and large[1] > 1.01 * large[0] + 1:
         raise AssertionError(f"declared bounded, and grows from {large[0]:.4g} to {large[1]:.4g}")
     if case.declares("bounded") is False and large[1] < 1.01 * large[0]:
         raise AssertionError("declared unbounded, and does not grow")
 
 
-def _convex(case: _Case) -> None:
+def _convex(case: Case) -> None:
     if not case.declares("convex"):
-        raise _NotApplicable("not declared convex")
+        raise NotApplicable("not declared convex")
     loss = case.rows()
     for scale in (0.3, 2.0, 10.0):
         a, b, y = case.draw(300, scale, 1), case.draw(300, scale, 2), case.labels(300)
@@ -146,46 +73,46 @@ def _convex(case: _Case) -> None:
             raise AssertionError("declared convex, and above a chord")
 
 
-def _symmetric(case: _Case) -> None:
+def _symmetric(case: Case) -> None:
     sums = case.every(case.rows(), case.draw(50)).sum(-1)
     constant = bool((sums - sums[0]).abs().max() < 1e-8)
     if case.declares("symmetric") is not None and case.declares("symmetric") != constant:
         raise AssertionError(f"declared symmetric = {case.declares('symmetric')}, measured {constant}")
 
 
-def _shift_invariant(case: _Case) -> None:
+def _shift_invariant(case: Case) -> None:
     loss, z = case.make(), case.draw()
     same = bool((loss(z + 3.0, case.labels()) - loss(z, case.labels())).abs() < 1e-9)
     if case.declares("shift_invariant") is not None and case.declares("shift_invariant") != same:
         raise AssertionError(f"declared shift_invariant = {case.declares('shift_invariant')}, measured {same}")
 
 
-def _equivariant(case: _Case) -> None:
+def _equivariant(case: Case) -> None:
     if not case.declares("equivariant"):
-        raise _NotApplicable("not declared equivariant")
+        raise NotApplicable("not declared equivariant")
     order = torch.randperm(case.classes, generator=torch.Generator().manual_seed(case.seed))
     loss, z, y = case.make(), case.draw(), case.labels()
-    _close(loss(z[:, order], torch.argsort(order)[y]), loss(z, y), "permuted classes")
+    close(loss(z[:, order], torch.argsort(order)[y]), loss(z, y), "permuted classes")
 
 
-def _distributions(case: _Case, rows: int = 12) -> Tensor:
+def _distributions(case: Case, rows: int = 12) -> Tensor:
     generator = torch.Generator().manual_seed(case.seed)
     drawn = torch.rand(rows, case.classes, generator=generator, dtype=torch.float64).log().neg() + 0.05
     return drawn / drawn.sum(-1, keepdim=True)
 
 
-def _proper(case: _Case) -> None:
+def _proper(case: Case) -> None:
     if not case.declares("proper"):
-        raise _NotApplicable("not declared proper")
+        raise NotApplicable("not declared proper")
     eta = _distributions(case)
     # 1e-4: a numerical minimiser, as for everything that is trained
-    _close(case.make().predict_proba(case.minimise(eta)), eta, "probabilities at the minimiser", 1e-4)  # type: ignore[attr-defined]
+    close(case.make().predict_proba(case.minimise(eta)), eta, "probabilities at the minimiser", 1e-4)  # type: ignore[attr-defined]
 
 
-def _consistent(case: _Case) -> None:
+def _consistent(case: Case) -> None:
     target = "zero-one" if case.declares("calibrated") else case.declares("consistent_for")
     if target not in ("zero-one", "balanced"):
-        raise _NotApplicable("declared consistent for no error that can be tested here")
+        raise NotApplicable("declared consistent for no error that can be tested here")
     eta = _distributions(case)
     value = eta if target == "zero-one" else eta / _prior(case)
     top = value.topk(2, -1).values
@@ -197,73 +124,89 @@ def _consistent(case: _Case) -> None:
         raise AssertionError(f"declared consistent for {target}, and wrong on {wrong} of {int(clear.sum())} points")
 
 
-def _prior(case: _Case) -> Tensor:
+def _prior(case: Case) -> Tensor:
     counts = case.declares("counts")
     p = case.declares("prior") if counts is None else counts / counts.sum()
     if p is None:
-        raise _NotApplicable("the loss shows neither `prior` nor `counts`")
+        raise NotApplicable("the loss shows neither `prior` nor `counts`")
     return p.double()
 
 
-def _reductions(case: _Case) -> None:
+KNOWN: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross-entropy": torch.nn.functional.cross_entropy,
+    "mean absolute error": lambda z, y: (1 - torch.softmax(z, 1).gather(1, y[:, None])).mean(),
+}
+
+
+def _limits(case: Case) -> None:
+    limits = case.declares("limits")
+    if not limits:
+        raise NotApplicable("no limits are declared")
+    z, y = case.draw(), case.labels()
+    for name, value in limits.items():
+        options, known = value if isinstance(value, tuple) else (value, KNOWN[name])
+        close(case.make(**options)(z, y), known(z, y), f"its limit, {name}")
+
+
+def _reductions(case: Case) -> None:
     z, y = case.draw(), case.labels()
     rows, loop = case.rows()(z, y), torch.stack([case.make()(z[i : i + 1], y[i : i + 1]) for i in range(ROWS)])
-    _close(rows, loop, "rows against a loop")
-    _close(case.make(reduction="mean")(z, y), loop.mean(), "mean against a loop")
-    _close(case.make(reduction="sum")(z, y), loop.sum(), "sum against a loop")
+    close(rows, loop, "rows against a loop")
+    close(case.make(reduction="mean")(z, y), loop.mean(), "mean against a loop")
+    close(case.make(reduction="sum")(z, y), loop.sum(), "sum against a loop")
 
 
-def _ignored(case: _Case) -> None:
+def _ignored(case: Case) -> None:
     z, y = case.draw(), case.labels()
     marked = y.clone()
     marked[1::2] = -100
-    _close(case.make(ignore_index=-100)(z, marked), case.make()(z[::2], y[::2]), "ignored rows")
+    close(case.make(ignore_index=-100)(z, marked), case.make()(z[::2], y[::2]), "ignored rows")
     nothing = case.make(ignore_index=-100)(z, torch.full_like(y, -100))
     if not bool(torch.isfinite(nothing)):
         raise AssertionError("a batch of ignored rows only is not finite")
 
 
-def _weights(case: _Case) -> None:
+def _weights(case: Case) -> None:
     weight = torch.linspace(0.5, 2.0, case.classes, dtype=torch.float64)
     z, y = case.draw(), case.labels()
     rows = case.rows()(z, y)
-    _close(case.rows(weight=weight)(z, y), rows * weight[y], "weighted rows")
+    close(case.rows(weight=weight)(z, y), rows * weight[y], "weighted rows")
     mean = (rows * weight[y]).sum() / weight[y].sum()
-    _close(case.make(reduction="mean", weight=weight)(z, y), mean, "weighted mean, as in torch")
+    close(case.make(reduction="mean", weight=weight)(z, y), mean, "weighted mean, as in torch")
 
 
-def _axes(case: _Case) -> None:
+def _axes(case: Case) -> None:
     z = case.draw(12)
     y = case.labels(12)
     folded = z.reshape(3, 4, case.classes).movedim(-1, 1)
-    _close(case.rows()(folded, y.reshape(3, 4)), case.rows()(z, y).reshape(3, 4), "trailing axes")
-    _close(case.rows()(z[0], y[0]), case.rows()(z[:1], y[:1])[0], "a single row")
+    close(case.rows()(folded, y.reshape(3, 4)), case.rows()(z, y).reshape(3, 4), "trailing axes")
+    close(case.rows()(z[0], y[0]), case.rows()(z[:1], y[:1])[0], "a single row")
 
 
-def _soft(case: _Case) -> None:
+def _soft(case: Case) -> None:
     z, y = case.draw(), case.labels()
     one_hot = torch.nn.functional.one_hot(y, case.classes).double()
-    _close(case.rows()(z, one_hot), case.rows()(z, y), "one-hot against labels")
+    close(case.rows()(z, one_hot), case.rows()(z, y), "one-hot against labels")
     half = (one_hot + 1 / case.classes) / 2
     expected = (case.every(case.rows(), z) * half).sum(-1)
-    _close(case.rows()(z, half), expected, "soft targets against the sum over labels")
+    close(case.rows()(z, half), expected, "soft targets against the sum over labels")
 
 
-def _dtypes(case: _Case) -> None:
+def _dtypes(case: Case) -> None:
     z, y = case.draw(), case.labels()
     exact = case.make()(z, y)
     single = case.make()(z.float(), y)
     if single.dtype != torch.float32:
         raise AssertionError(f"float32 logits gave a loss of {single.dtype}")
-    _close(single.double(), exact, "float32", 1e-5)
+    close(single.double(), exact, "float32", 1e-5)
     for half in (torch.float16, torch.bfloat16):
         value = case.make()(z.to(half), y)
-        _close(value.double(), case.make()(z.to(half).double(), y), f"{half}", 1e-3)
+        close(value.double(), case.make()(z.to(half).double(), y), f"{half}", 1e-3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        _close(case.make()(z.float(), y).double(), exact, "under autocast", 1e-2)
+        close(case.make()(z.float(), y).double(), exact, "under autocast", 1e-2)
 
 
-def _stable(case: _Case) -> None:
+def _stable(case: Case) -> None:
     for dtype in (torch.float32, torch.float64):
         for scale in (1e4, -1e4):
             z = torch.zeros(case.classes, case.classes, dtype=dtype)
@@ -275,16 +218,16 @@ def _stable(case: _Case) -> None:
                 raise AssertionError(f"not finite at logits of {scale:g} in {dtype}")
 
 
-def _transforms(case: _Case) -> None:
+def _transforms(case: Case) -> None:
     z, y = case.draw(), case.labels()
     rows, one = case.rows(), case.make()
-    _close(torch.func.vmap(one)(z, y), rows(z, y), "vmap over rows")
+    close(torch.func.vmap(one)(z, y), rows(z, y), "vmap over rows")
     v = z.clone().requires_grad_()
     (expected,) = torch.autograd.grad(rows(v, y).sum(), v)
-    _close(torch.func.vmap(torch.func.grad(one))(z, y), expected, "vmap of grad")
+    close(torch.func.vmap(torch.func.grad(one))(z, y), expected, "vmap of grad")
 
 
-def _compiles(case: _Case) -> None:
+def _compiles(case: Case) -> None:
     z, y = case.draw().requires_grad_(), case.labels()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of its own internals
@@ -293,31 +236,31 @@ def _compiles(case: _Case) -> None:
         (gradient,) = torch.autograd.grad(value, z)
     torch.compiler.reset()
     plain = case.make()(z, y)
-    _close(value, plain, "compiled")
-    _close(gradient, torch.autograd.grad(plain, z)[0], "gradient, compiled")
+    close(value, plain, "compiled")
+    close(gradient, torch.autograd.grad(plain, z)[0], "gradient, compiled")
 
 
-def _device(case: _Case) -> None:
+def _device(case: Case) -> None:
     if not torch.cuda.is_available():
-        raise _NotApplicable("no accelerator here")
+        raise NotApplicable("no accelerator here")
     z, y = case.draw().requires_grad_(), case.labels()
     there = z.detach().cuda().requires_grad_()
     loss = case.make()
     module = loss.cuda() if isinstance(loss, torch.nn.Module) else loss
     value = module(there, y.cuda())
     plain = case.make()(z, y)
-    _close(value.cpu(), plain, "on the accelerator")
-    _close(torch.autograd.grad(value, there)[0].cpu(), torch.autograd.grad(plain, z)[0], "its gradient there")
+    close(value.cpu(), plain, "on the accelerator")
+    close(torch.autograd.grad(value, there)[0].cpu(), torch.autograd.grad(plain, z)[0], "its gradient there")
 
 
-def _checkpoint(case: _Case) -> None:
+def _checkpoint(case: Case) -> None:
     if not isinstance(case.loss, torch.nn.Module):
-        raise _NotApplicable("a function has no state")
+        raise NotApplicable("a function has no state")
     again = copy.deepcopy(case.loss)
     for buffer in again.buffers():
         buffer.fill_(1.0 / case.classes)
     again.load_state_dict(case.loss.state_dict())
-    _close(again(case.draw(), case.labels()), case.make()(case.draw(), case.labels()), "a loaded checkpoint")
+    close(again(case.draw(), case.labels()), case.make()(case.draw(), case.labels()), "a loaded checkpoint")
 
 
 CHECKS: dict[str, Check] = {
@@ -332,6 +275,7 @@ CHECKS: dict[str, Check] = {
     "permutation equivariance": _equivariant,
     "proper": _proper,
     "consistent": _consistent,
+    "limits": _limits,
     "reductions": _reductions,
     "ignore_index": _ignored,
     "weights": _weights,
@@ -382,7 +326,7 @@ def check_loss(
     outcome, problems = {}, []
     if unknown := (set(declared) | set(only or ())) - set(CHECKS):
         raise LossCheckError(f"no check is named {', '.join(sorted(unknown))}; the checks are {', '.join(CHECKS)}")
-    for name, found in _run(_Case(loss, classes, seed), only or CHECKS):
+    for name, found in _run(Case(loss, classes, seed), only or CHECKS):
         if found.startswith("failed") and name in declared:
             found = f"fails as declared: {declared[name]}"
         elif found.startswith("failed"):
@@ -395,12 +339,12 @@ def check_loss(
     return outcome
 
 
-def _run(case: _Case, names: Any) -> Iterator[tuple[str, str]]:
+def _run(case: Case, names: Any) -> Iterator[tuple[str, str]]:
     for name in names:
         try:
             CHECKS[name](case)
             yield name, "passed"
-        except _NotApplicable as reason:
+        except NotApplicable as reason:
             yield name, f"not applicable: {reason}"
         except Exception as problem:
             yield name, f"failed ({type(problem).__name__}: {str(problem)[:300]})"
