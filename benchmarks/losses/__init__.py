@@ -80,7 +80,6 @@ QUICK = [
 ]
 DEFAULT = [
     *_tables(METHODS, TABLES, 5, **PLAIN),
-    *_timings(8192, 40),
     *_digits(5, [("exponential", 50), ("step", 50)], **PLAIN),
     *sorted(
         [
@@ -90,6 +89,7 @@ DEFAULT = [
         ],
         key=lambda cell: cell["seed"],  # whole seeds first
     ),
+    *_timings(8192, 40),
 ]
 FULL = [
     *DEFAULT,
