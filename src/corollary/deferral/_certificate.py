@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from corollary.certificates import Claim, Rule, Undecided, betting, register_rule, require_units
+from corollary.deferral import _ledger_certificate as _ledger_certificate  # registers deferral.ledger
 
 
 def bounds(
