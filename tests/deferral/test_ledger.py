@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
+from ledger_child import BUDGET, ITEMS, MAXIMUM
 
 from corollary.certificates import Certificate, load_certificate, save_certificate
 from corollary.deferral import Expert, ExpertPool, Ledger, Question, Refused, Reply, certify_ledger, ledger_evidence
 from corollary.deferral import _ledger as ledger_module
 from corollary.errors import BudgetError, InvalidFileError, InvalidInputError, LedgerError
 from corollary.testing import check_certificate
-from ledger_child import BUDGET, ITEMS, MAXIMUM
 
 CHILD = Path(__file__).parents[1] / "support" / "ledger_child.py"
 SOURCE = Path(__file__).parents[2] / "src"

@@ -67,7 +67,7 @@ class PoolFile:
 
 
 def read_pool(path: str | Path) -> PoolFile:
-    """Read a pool file; see the head of this module for what stands in it.
+    r"""Read a pool file; see the head of this module for what stands in it.
 
     Raises:
         InvalidFileError: for a file that is absent, no TOML, or says something that is not known.
@@ -78,8 +78,8 @@ def read_pool(path: str | Path) -> PoolFile:
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "pool.toml"
-        >>> _ = path.write_text('[quality]\\nkind = "exact"\\nreference = "answer"\\n'
-        ...     '[experts.a]\\nfunction = "json:dumps"\\nprice = 0.1\\n[experts.b]\\nfunction = "json:loads"\\n')
+        >>> _ = path.write_text('[quality]\nkind = "exact"\nreference = "answer"\n'
+        ...     '[experts.a]\nfunction = "json:dumps"\nprice = 0.1\n[experts.b]\nfunction = "json:loads"\n')
         >>> [e.name for e in read_pool(path).experts]
         ['a', 'b']
     """
