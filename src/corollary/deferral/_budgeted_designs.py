@@ -105,7 +105,8 @@ class Finite:
         """The spread over the alive routers; ones where nothing is pruned."""
         if not self.prune:
             return np.ones((len(rows), self.experts))
-        return self.space.probabilities(self.losses(history.x[rows])[:, :, -self.experts :])
+        losses = self.losses(history.x[rows])
+        return self.space.probabilities(losses[:, :, -self.experts :])
 
     def learn(self, history: History, rows: np.ndarray) -> None:
         """Update F, then prune."""

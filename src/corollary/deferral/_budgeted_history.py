@@ -1,7 +1,7 @@
 """What has been bought so far, and the protocol of a design: from that to the probabilities to buy with next."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -47,6 +47,7 @@ class History:
         return self.weight[rows] * (c if of_cost else 1 - c)
 
 
+@runtime_checkable
 class Design(Protocol):
     """How likely each cost of a block is to be bought."""
 

@@ -125,7 +125,7 @@ def fit_weighted(
     start: Linear | None = None,
     iterations: int = 100,
 ) -> Linear:
-    """A linear router by the weighted surrogate of all that was bought; weights scaled to mean one.
+    """A linear router by the weighted surrogate of all that was bought; in two stages weights are scaled to mean one.
 
     Example:
         >>> history = History.of(np.array([[1.0], [-1.0]]), None, 2)
@@ -138,7 +138,8 @@ def fit_weighted(
     weight = history.weight[rows] if copies is None else history.weight[rows] * copies[:, None]
     if not weight.any():
         weight = history.weight[rows]
-    weight = weight / (weight.sum() / max((weight > 0).sum(), 1))
+    if not history.classes:  # in one stage the label's term has weight one, and the experts' must stay beside it
+        weight = weight / (weight.sum() / max((weight > 0).sum(), 1))
     cost = np.where(weight > 0, np.nan_to_num(history.cost[rows]), 1.0)
     w, c = torch.from_numpy(weight), torch.from_numpy(cost)
     if history.classes:
