@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from budgeted_worlds import linear_world, mostly_easy, regions
 from scipy.optimize import minimize
 
-from budgeted_worlds import linear_world, mostly_easy, regions
 from corollary.deferral import (
     BudgetedDeferral,
     TwoStageRouter,
@@ -65,7 +65,9 @@ def test_draws_follow_their_probabilities_and_weights_are_unbiased():
 def test_a_hard_budget_is_spent_by_price():
     x, costs = simple(2100)
     for budget in (0.2, 0.6):
-        m = BudgetedDeferral(warm=100, every=500, budget=budget, prices=[1.0, 9.0], members=3, compare=False).fit(x, costs)
+        m = BudgetedDeferral(warm=100, every=500, budget=budget, prices=[1.0, 9.0], members=3, compare=False).fit(
+            x, costs
+        )
         assert m.share_ == pytest.approx(budget, abs=0.03)  # draws: the expected spend is exact
         assert m.asked_[100:, 0].mean() > m.asked_[100:, 1].mean()  # cheap queries are worth more
     with pytest.raises(InvalidInputError, match="warm-up"):

@@ -4,8 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
-
 from budgeted_worlds import finite_world, thresholds
+
 from corollary.deferral import (
     VersionSpace,
     bounded_losses,

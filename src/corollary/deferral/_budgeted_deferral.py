@@ -26,7 +26,10 @@ Ask = Callable[[np.ndarray, np.ndarray], Any]
 
 @runtime_checkable
 class Market(Protocol):
-    """Where costs are bought: an array, a function, or something that writes down its plans, as a ledger does.
+    """Where costs are bought, for something that writes down its plans, as a ledger does.
+
+    With a method `left(done) -> share` it also says how much of what asking everything about the rows from `done` on
+    would cost is still there; else the estimator keeps the account by `prices`.
 
     Guarantee: none; the protocol.
 
@@ -36,8 +39,9 @@ class Market(Protocol):
     """
 
     def plan(self, number: int, rows: np.ndarray, p: np.ndarray, drawn: np.ndarray) -> tuple[Any, Any, Any]:
-        """The rows, probabilities and draws of this round: those given, those written down earlier, or fewer rows where
-        money ends (decided before the draws are looked at)."""
+        """The rows, probabilities and draws of this round: those given, those written down earlier, or the first
+        of them where money ends (each decided before its own draws are looked at); no row: the end.
+        """
 
     def ask(self, rows: np.ndarray, experts: np.ndarray) -> Any:
         """(m,) costs in [0, 1] of pairs; NaN where none came back."""
@@ -199,14 +203,16 @@ class BudgetedDeferral(BaseEstimator):
         money = np.inf if self.budget is None else self.budget * whole * total
         draws = np.random.default_rng([self.seed, 1])
         warm = self.warm if self.method not in ("finite", "uniform", "full") else 0
-        if money < warm * whole:
+        left = getattr(market, "left", None)
+        if left is None and money < warm * whole:
             raise InvalidInputError(
                 f"the budget buys {money / whole:.0f} rows in full, fewer than the warm-up of {warm}; lower `warm`"
             )
         done, number = 0, 0
         while done < total:
             rows = np.arange(done, min(done + (warm if done == 0 and warm else block), total))
-            p = self._probabilities(history, rows, in_full=done < warm, share=money / (whole * (total - done)))
+            share = money / (whole * (total - done)) if left is None else left(done)
+            p = self._probabilities(history, rows, in_full=done < warm, share=share)
             drawn = draws.random(p.shape) < p
             kept, p, drawn = (np.asarray(a) for a in market.plan(number, rows, p, drawn))
             history.probability[kept], history.asked[kept] = p, drawn
@@ -215,10 +221,9 @@ class BudgetedDeferral(BaseEstimator):
                 history.cost[kept[i], j] = _checked(market.ask(kept[i], j), len(i))
             money -= float((drawn * self.prices_).sum())
             history.seen = np.arange(done + len(kept))
-            if len(kept):
-                self.design_.learn(history, kept)
-            if len(kept) < len(rows):
+            if not len(kept):
                 break
+            self.design_.learn(history, kept)
             done, number = done + len(kept), number + 1
 
     def _probabilities(self, history: History, rows: np.ndarray, *, in_full: bool, share: float) -> np.ndarray:
@@ -234,7 +239,12 @@ class BudgetedDeferral(BaseEstimator):
         shared: dict[str, Any] = {"delta": self.delta, "multiplier": self.multiplier}
         if self.candidates is not None:
             prune = self.method == "finite"
-            more = {"experts": self.n_experts_, "stage": self.stage, "kind": self.bounded, "prune": prune}
+            more: dict[str, Any] = {
+                "experts": self.n_experts_,
+                "stage": self.stage,
+                "kind": self.bounded,
+                "prune": prune,
+            }
             if self.method not in ("finite", "uniform", "full"):
                 raise InvalidInputError(f"`candidates` are for the method 'finite', got {self.method!r}")
             return Finite(self.candidates, **more, **shared)

@@ -102,7 +102,7 @@ def convex_margin_range(fit: MarginFit, x: Any, *, slack: float) -> tuple[np.nda
 
 
 def _extreme(fit: MarginFit, phi: np.ndarray, slack: float) -> np.ndarray:
-    """max phi . w over F(w) <= value + slack: F(w(nu)) - value grows from 0 with nu."""
+    """Max phi . w over F(w) <= value + slack: F(w(nu)) - value grows from 0 with nu."""
     m, d = phi.shape
     hessian = _hessian(fit, fit.weight[None])[0]
     nu = np.sqrt(2 * slack / np.einsum("md,md->m", phi, np.linalg.solve(hessian, phi.T).T))
@@ -143,7 +143,7 @@ def _hessian(fit: MarginFit, w: np.ndarray) -> np.ndarray:
 
 
 def _minimise(fit: MarginFit, start: np.ndarray, tilt: np.ndarray) -> np.ndarray:
-    """argmin F(w) - tilt . w for every row: Newton steps, halved until they descend."""
+    """Argmin F(w) - tilt . w for every row: Newton steps, halved until they descend."""
     w, n = start.copy(), len(fit.x)
 
     def objective(v: np.ndarray) -> np.ndarray:
