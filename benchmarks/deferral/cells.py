@@ -9,16 +9,30 @@ Nine models, costs proportional to size: AIQ on five random splits against the f
 The data lie in the folder named by COROLLARY_DATA.
 """
 
+import importlib.util
 import os
 import time
 from pathlib import Path
 
+
+def beside(name):
+    """A module of this folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(
+        f"corollary_bench_deferral_{name}", Path(__file__).with_name(f"{name}.py")
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+PARTS = [beside(name) for name in ("budgeted",)]  # each: CELLS, MORE, run(cell), table(records)
 SEEDS = (0, 1, 2)
 MMLU = [{"data": "mmlu", "protocol": p, "seed": s} for s in SEEDS for p in ("in-domain", "unseen")]
 NINE = [{"data": "nine", "seed": s} for s in range(5)]
 QUICK = [{"data": "nine", "seed": 0}, {"data": "speed", "seed": 0}]
-DEFAULT = [*MMLU[:2], *NINE, {"data": "speed", "seed": 0}, *MMLU[2:]]
+DEFAULT = [*MMLU[:2], *NINE, {"data": "speed", "seed": 0}, *MMLU[2:], *(c for part in PARTS for c in part.CELLS)]
 FULL = [
+    *(c for part in PARTS for c in (*part.CELLS, *part.MORE)),
     *({"data": "mmlu", "protocol": p, "seed": s} for s in range(10) for p in ("in-domain", "unseen")),
     *({"data": "nine", "seed": s} for s in range(20)),
     *({"data": "speed", "seed": s} for s in range(3)),
@@ -34,6 +48,9 @@ PUBLISHED = {  # RouteLLM, arXiv 2406.18665, table of MMLU: CPT50, CPT80, APGR
 
 def run_cell(cell):
     """One cell of the grid, as plain values."""
+    for part in PARTS:
+        if cell in (*part.CELLS, *part.MORE):
+            return part.run(cell)
     return {"mmlu": mmlu_cell, "nine": nine_cell, "speed": speed_cell}[cell["data"]](cell)
 
 
@@ -271,5 +288,7 @@ def table(records):
         lines.append("")
     for r in records:
         if r["cell"]["data"] == "speed":
-            lines += [f"{k}: {v}" for k, v in r["result"].items()]
+            lines += [f"{k}: {v}" for k, v in r["result"].items()] + [""]
+    for part in PARTS:
+        lines += part.table(records)
     return "\n".join(lines)

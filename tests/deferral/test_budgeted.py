@@ -113,6 +113,13 @@ def test_fewer_queries_where_everybody_agrees():
     assert told["uniform"]["share"] == pytest.approx(m.share_, abs=0.05)
 
 
+def test_equal_weights_are_those_of_an_ordinary_fit_on_what_was_bought():
+    x, costs = simple()
+    m = BudgetedDeferral(warm=100, every=200, weights="equal", loss="value", l2=1.0, compare=False).fit(x, costs)
+    ordinary = TwoStageRouter(loss="value", l2=1.0).fit(x, np.where(m.asked_, costs, np.nan))
+    np.testing.assert_allclose(m.coef_, ordinary.coef_, atol=1e-8)
+
+
 # limits
 
 
@@ -279,7 +286,7 @@ def test_margin_methods_learn_with_fewer_queries(method):
 
 
 def test_5a_the_finite_class():
-    """C0 = 1 buys (almost) everything, .1 two thirds or more, .03 a third to a half, at the accuracy of full querying."""
+    """C0 = 1 buys (almost) everything, .1 two thirds or more, .03 a third to a half, at full accuracy."""
     rows = {}
     for seed in range(2):
         x, costs, candidates = linear_world(seed, routers=300, scale=4.0)
@@ -378,6 +385,7 @@ def test_answers_that_never_came_are_left_out():
         ({"method": "finite", "candidates": np.zeros((2, 5, 2))}, "features"),
         ({"method": "finite", "candidates": np.zeros(3)}, "candidates"),
         ({"floor": 0.0}, "floor"),
+        ({"weights": "heavy"}, "weights"),
         ({"members": 1}, "members"),
         ({"every": 0}, "every"),
         ({"prices": [0.0, 0.0]}, "zero"),

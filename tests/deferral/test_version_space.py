@@ -1,4 +1,4 @@
-"""The theory of budgeted deferral on finite classes: G1 to G5 of the specification, and mutations that must be caught."""
+"""The theory of budgeted deferral on finite classes: G1 to G5, and mutations that must be caught."""
 
 import itertools
 

@@ -22,6 +22,9 @@ def collect(
     floor: Annotated[float, typer.Option(min=0.001, max=1.0, help="Least probability of any query.")] = 0.05,
     features: Annotated[str, typer.Option(help="As for `route fit`.")] = "hash",
     loss: Annotated[str, typer.Option(help="Surrogate, as for `route fit`.")] = "value",
+    weights: Annotated[
+        str, typer.Option(help="Of answers in the fit: equal (they vary less), or inverse (1 / propensity).")
+    ] = "equal",
     l2: Annotated[float, typer.Option(min=0.0, help="Penalty on the weights.")] = 2.0,
     seed: ui.Seed = 0,
     threads: ui.Threads = None,
@@ -34,6 +37,8 @@ def collect(
 
     if method not in ("committee", "uniform", "full"):
         raise typer.BadParameter(f"--method is committee, uniform or full, got {method!r}")
+    if weights not in ("equal", "inverse"):
+        raise typer.BadParameter(f"--weights is equal or inverse, got {weights!r}")
     ui.set_threads(threads)
     pool_file = read_pool(pool)
     rows, column = read_prompts(prompts, prompt=prompt, reference=pool_file.reference)
@@ -50,6 +55,7 @@ def collect(
         "floor": floor,
         "features": features,
         "loss": loss,
+        "weights": weights,
         "l2": l2,
         "seed": seed,
     }
@@ -57,7 +63,7 @@ def collect(
         metrics, certificate = collect_run(
             run, rows, pool_file,
             prompt=column, budget=budget, unit=unit, method=method, floor=floor,
-            features=features, loss=loss, l2=l2, seed=seed, tell=tell,
+            features=features, loss=loss, weights=weights, l2=l2, seed=seed, tell=tell,
         )  # fmt: skip
     if as_json:
         ui.emit(metrics)

@@ -16,7 +16,7 @@ from corollary.deferral._budgeted_designs import Finite, Margins, Uniform
 from corollary.deferral._budgeted_history import Design, History
 from corollary.deferral._committee import Committee, fit_weighted, scale_to_budget
 from corollary.deferral._two_stage import properties
-from corollary.deferral._two_stage_router import checked_features, checked_prices, values_of
+from corollary.deferral._two_stage_router import checked_prices, values_of
 from corollary.errors import InvalidInputError, NotFittedError
 
 METHODS = ("committee", "finite", "convex", "ellipsoid", "uniform", "full")
@@ -39,8 +39,10 @@ class Market(Protocol):
     """
 
     def plan(self, number: int, rows: np.ndarray, p: np.ndarray, drawn: np.ndarray) -> tuple[Any, Any, Any]:
-        """The rows, probabilities and draws of this round: those given, those written down earlier, or the first
-        of them where money ends (each decided before its own draws are looked at); no row: the end.
+        """The rows, probabilities and draws of this round.
+
+        Those given, those written down earlier, or the first of them where money ends (each row decided before its own
+        draws are looked at); no row: the end.
         """
 
     def ask(self, rows: np.ndarray, experts: np.ndarray) -> Any:
@@ -50,7 +52,8 @@ class Market(Protocol):
 class BudgetedDeferral(BaseEstimator):
     r"""Learn a router while buying only some of the experts' costs.
 
-    .. math:: \min_r \sum_i \sum_k \frac{Q_{ik}}{p_{ik}} (1 - c_{ik})\, \ell(r, x_i, k), \qquad Q_{ik} \sim Bernoulli(p_{ik})
+    .. math:: \min_r \sum_i \sum_k \frac{Q_{ik}}{p_{ik}} (1 - c_{ik})\, \ell(r, x_i, k),
+              \qquad Q_{ik} \sim Bernoulli(p_{ik})
 
     Args:
         method: "committee" (any linear router; p is the spread of bootstrap members), "finite" (the theory, for the
@@ -58,6 +61,9 @@ class BudgetedDeferral(BaseEstimator):
         stage: "two-stage" (experts only) or "single-stage" (labels and experts in one model; needs `y`).
         candidates: (R, d, K) weights of linear routers, or a function X -> (R, N, K) scores; in one stage labels first.
         loss: surrogate of the trained router, a kind of `two_stage_loss` (one stage: the logistic).
+        weights: "inverse" (1 / p, unbiased for the risk of every router) or "equal": what was drawn depends on the
+            input and on earlier answers only, so equal weights are consistent where the model fits, and vary less. Not
+            for finite classes.
         bounded: "mae", "log" or "ec": the bounded loss of finite classes; "ec" where some candidate makes no mistakes.
         multiplier: \(C_0\), scales the theory's radius; 1 is the theorem's, .03 to .1 saves queries at a few thousand
             examples, without a guarantee.
@@ -100,6 +106,7 @@ class BudgetedDeferral(BaseEstimator):
         stage: str = "two-stage",
         candidates: Any = None,
         loss: str = "compsum-log",
+        weights: str = "inverse",
         bounded: str = "mae",
         multiplier: float = 0.05,
         delta: float = 0.05,
@@ -117,6 +124,7 @@ class BudgetedDeferral(BaseEstimator):
         seed: int = 0,
     ) -> None:
         self.method, self.stage, self.candidates, self.loss, self.bounded = method, stage, candidates, loss, bounded
+        self.weights = weights
         self.multiplier, self.delta, self.budget, self.prices, self.floor = multiplier, delta, budget, prices, floor
         self.warm, self.every, self.members, self.limit, self.l2 = warm, every, members, limit, l2
         self.iterations, self.experts, self.compare, self.seed = iterations, experts, compare, seed
@@ -126,11 +134,11 @@ class BudgetedDeferral(BaseEstimator):
 
         Args:
             X: (N, d) features, dense or scipy sparse.
-            costs: (N, K) in [0, 1], of which only what is drawn is looked at; or `(rows, experts) -> costs`, called with
-                the pairs that were drawn; or a `Market`.
+            costs: (N, K) in [0, 1], of which only what is drawn is looked at; or `(rows, experts) -> costs`, called
+                with the pairs that were drawn; or a `Market`.
             y: (N,) labels, in one stage.
         """
-        x = checked_features(X)
+        x = _features(X)
         self._check()
         market, k = self._market(costs, x.shape[0])
         label = self._labels(y, x.shape[0])
@@ -150,7 +158,7 @@ class BudgetedDeferral(BaseEstimator):
             self.radius_, self.survivors_ = np.array(self.design_.radii), np.array(self.design_.survivors)
         else:
             self._check_asked(history)
-            found = fit_weighted(history, self.loss, self.l2, iterations=self.iterations)
+            found = fit_weighted(history, self.loss, self.l2, iterations=self.iterations, weights=self.weights)
             self.coef_, self.intercept_ = found.weight, found.intercept
         self.uniform_: BudgetedDeferral | None = None
         if self.compare and self.method not in ("uniform", "full") and not (callable(costs) or hasattr(costs, "ask")):
@@ -162,7 +170,7 @@ class BudgetedDeferral(BaseEstimator):
         """(N, K) scores; in one stage (N, labels + K), labels first."""
         if not hasattr(self, "n_experts_"):
             raise NotFittedError(self, "scores")
-        x = checked_features(X)
+        x = _features(X)
         if x.shape[1] != self.n_features_in_:
             raise InvalidInputError(f"`X` has {x.shape[1]} features, fitted were {self.n_features_in_}")
         if isinstance(self.design_, Finite):
@@ -238,16 +246,10 @@ class BudgetedDeferral(BaseEstimator):
     def _design(self, history: History) -> Design:
         shared: dict[str, Any] = {"delta": self.delta, "multiplier": self.multiplier}
         if self.candidates is not None:
-            prune = self.method == "finite"
-            more: dict[str, Any] = {
-                "experts": self.n_experts_,
-                "stage": self.stage,
-                "kind": self.bounded,
-                "prune": prune,
-            }
+            more: dict[str, Any] = {"experts": self.n_experts_, "stage": self.stage, "kind": self.bounded}
             if self.method not in ("finite", "uniform", "full"):
                 raise InvalidInputError(f"`candidates` are for the method 'finite', got {self.method!r}")
-            return Finite(self.candidates, **more, **shared)
+            return Finite(self.candidates, prune=self.method == "finite", **more, **shared)
         if self.method == "finite":
             raise InvalidInputError("method 'finite' needs `candidates`: (R, d, K) weights, or a function of X")
         if self.method in ("convex", "ellipsoid"):
@@ -256,7 +258,8 @@ class BudgetedDeferral(BaseEstimator):
             return Margins(exact=self.method == "convex", l2=self.l2, limit=self.limit, **shared)
         if self.method == "committee":
             rows = history.cost.shape[0]
-            return Committee(members=self.members, loss=self.loss, l2=self.l2, rows=rows, seed=self.seed)
+            more = {"l2": self.l2, "rows": rows, "seed": self.seed, "weights": self.weights}
+            return Committee(members=self.members, loss=self.loss, **more)
         return Uniform()
 
     def _check(self) -> None:
@@ -266,6 +269,8 @@ class BudgetedDeferral(BaseEstimator):
                 f"`method` is one of {', '.join(METHODS)} and `stage` of {', '.join(STAGES)}, got {self.method!r}, "
                 f"{self.stage!r}"
             )
+        if self.weights not in ("inverse", "equal") or (self.weights == "equal" and self.candidates is not None):
+            raise InvalidInputError(f"`weights` is 'inverse', or 'equal' for trained routers, got {self.weights!r}")
         if self.loss == "t1":
             raise InvalidInputError("`t1` needs all costs of a row; choose another loss")
         if self.budget is not None and not 0 < self.budget <= 1:
@@ -318,6 +323,16 @@ class _Asked:
 
     def plan(self, number: int, rows: np.ndarray, p: np.ndarray, drawn: np.ndarray) -> tuple[Any, Any, Any]:
         return rows, p, drawn
+
+
+def _features(X: Any) -> Any:
+    """(N, d) finite features, sparse ones as CSR."""
+    x = X.tocsr() if hasattr(X, "tocsr") else np.asarray(X, dtype=np.float64)
+    if x.ndim != 2 or 0 in x.shape:
+        raise InvalidInputError(f"`X` must be (N, d) with at least one row and one feature, got shape {x.shape}")
+    if not np.isfinite(x.data if hasattr(x, "indptr") else x).all():
+        raise InvalidInputError("`X` holds NaN or infinite values; fill or remove them")
+    return x
 
 
 def _checked(costs: Any, count: int) -> np.ndarray:

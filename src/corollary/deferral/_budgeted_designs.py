@@ -1,7 +1,8 @@
 r"""Designs: from what was bought so far to the probabilities with which to buy next.
 
 Every design sees the same `History` and gives p for a block of rows; the draws are made elsewhere, from p alone. Finite
-classes follow the theory (`_version_space`); convex and ellipsoid its infinite versions (`_margin_ranges`); uniform is the baseline that everything is held against.
+classes follow the theory (`_version_space`); convex and ellipsoid its infinite versions (`_margin_ranges`); uniform is
+the baseline that everything is held against.
 """
 
 from typing import Any

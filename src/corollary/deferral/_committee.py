@@ -27,8 +27,8 @@ class Committee:
         (8, 10)
     """
 
-    def __init__(self, *, members: int, loss: str, l2: float, rows: int, seed: int) -> None:
-        self.loss, self.l2 = loss, l2
+    def __init__(self, *, members: int, loss: str, l2: float, rows: int, seed: int, weights: str = "inverse") -> None:
+        self.loss, self.l2, self.weights = loss, l2, weights
         self.copies = np.random.default_rng([seed, 2]).poisson(1.0, (members, rows))
         self.fits: list[Linear | None] = [None] * members
 
@@ -37,7 +37,13 @@ class Committee:
         seen = history.seen
         for m, before in enumerate(self.fits):
             self.fits[m] = fit_weighted(
-                history, self.loss, self.l2, copies=self.copies[m][seen], start=before, iterations=40
+                history,
+                self.loss,
+                self.l2,
+                copies=self.copies[m][seen],
+                start=before,
+                iterations=40,
+                weights=self.weights,
             )
 
     def probabilities(self, history: History, rows: np.ndarray) -> Float[np.ndarray, "b k"]:
@@ -48,7 +54,7 @@ class Committee:
         x = history.x[rows]
         kind = "softmax" if history.classes else self.loss
         values = [values_of(np.asarray(x @ f.weight) + f.intercept, kind)[:, -k:] for f in self.fits if f is not None]
-        return committee_spread(values)
+        return np.clip(committee_spread(values), 0.0, 1.0)  # a squared surrogate may leave [0, 1]
 
 
 def committee_spread(values: Sequence[Any]) -> Float[np.ndarray, "n k"]:
@@ -124,6 +130,7 @@ def fit_weighted(
     copies: np.ndarray | None = None,
     start: Linear | None = None,
     iterations: int = 100,
+    weights: str = "inverse",
 ) -> Linear:
     """A linear router by the weighted surrogate of all that was bought; in two stages weights are scaled to mean one.
 
@@ -135,9 +142,10 @@ def fit_weighted(
         [1, 0]
     """
     rows = history.seen
-    weight = history.weight[rows] if copies is None else history.weight[rows] * copies[:, None]
+    base = history.weight[rows] if weights == "inverse" else history.known[rows].astype(np.float64)
+    weight = base if copies is None else base * copies[:, None]
     if not weight.any():
-        weight = history.weight[rows]
+        weight = base
     if not history.classes:  # in one stage the label's term has weight one, and the experts' must stay beside it
         weight = weight / (weight.sum() / max((weight > 0).sum(), 1))
     cost = np.where(weight > 0, np.nan_to_num(history.cost[rows]), 1.0)

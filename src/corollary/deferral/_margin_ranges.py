@@ -4,8 +4,8 @@ The plausible parameters are \(\{w : F(w) \le \min F + \Delta\}\) for the weight
 
     F(W) = (1/n) sum_i sum_k g_ik (-log softmax_k(x_i W)) + (l2 / 2n) |W|^2,        g = (Q / p)(1 - c).
 
-- Two experts: F depends on \(s = r_1 - r_2 = x \cdot w\) alone, the set is convex, and the least and the largest s over it are
-  where \(\nabla F(w) = \nu x\): one number \(\nu\) to be found, so that F exceeds its least value by just \(\Delta\).
+- Two experts: F depends on \(s = r_1 - r_2 = x \cdot w\) alone, the set is convex, and the least and the largest s over
+  it are where \(\nabla F(w) = \nu x\): one number \(\nu\) is to be found, so that F exceeds its least by \(\Delta\).
 - Any number: a second-order model of F gives, for each pair, the margin \(r_j - r_k\) at \(\hat W\) plus or minus
   \(\sqrt{2 \Delta\, \phi' H^{-1} \phi}\).
 
@@ -103,7 +103,7 @@ def convex_margin_range(fit: MarginFit, x: Any, *, slack: float) -> tuple[np.nda
 
 def _extreme(fit: MarginFit, phi: np.ndarray, slack: float) -> np.ndarray:
     """Max phi . w over F(w) <= value + slack: F(w(nu)) - value grows from 0 with nu."""
-    m, d = phi.shape
+    m = len(phi)
     hessian = _hessian(fit, fit.weight[None])[0]
     nu = np.sqrt(2 * slack / np.einsum("md,md->m", phi, np.linalg.solve(hessian, phi.T).T))
     w = np.tile(fit.weight, (m, 1))

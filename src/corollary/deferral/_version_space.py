@@ -1,7 +1,8 @@
 r"""Budgeted deferral over a finite class of routers: pay only for the costs on which plausible routers disagree.
 
-Symbols: routers \(r \in R\), bounded losses \(\ell(r, x, k) \in [0, 1]\) of expert k, gains \(g_k = 1 - c_k\) (COMPSUM) or
-costs \(g_k = c_k\) (EC, \(\ell = softmax_k\)); \(E(r) = E[\sum_k g_k \ell(r, x, k)]\). At step t the alive routers give
+Symbols: routers \(r \in R\), bounded losses \(\ell(r, x, k) \in [0, 1]\) of expert k, gains \(g_k = 1 - c_k\) (COMPSUM)
+or costs \(g_k = c_k\) (EC, \(\ell = softmax_k\)); \(E(r) = E[\sum_k g_k \ell(r, x, k)]\). At step t the
+alive routers give
 
     p_{t,k} = max_{r, r'} |l(r, x_t, k) - l(r', x_t, k)|,   Q ~ Bernoulli(p),   g_{t,k} is bought where Q = 1,
     F_t(r) = (1/t) sum_s sum_k (Q/p) g l(r, x_s, k),
@@ -9,8 +10,8 @@ costs \(g_k = c_k\) (EC, \(\ell = softmax_k\)); \(E(r) = E[\sum_k g_k \ell(r, x,
     alive_{t+1} = {r alive: F_t(r) <= min F_t + Delta_t}.
 
 G1 differences of F_t between alive routers are unbiased; G2 for C_0 = 1, with probability 1 - delta,
-\(|F_t(f) - F_t(g) - E(f) + E(g)| \le \Delta_t\) for all t and all alive pairs (Azuma: increments lie in [-K, K], since p
-is at least the difference of losses); G3 the best router is then never removed, and every survivor is within
+\(|F_t(f) - F_t(g) - E(f) + E(g)| \le \Delta_t\) for all t and all alive pairs (Azuma: increments lie in [-K, K], since
+p is at least the difference of losses); G3 the best router is then never removed, and every survivor is within
 \(2 \Delta_t\) of it; G4 \(E[queries] \le K + 4 \theta \kappa \sum_t (E(r^*) + \Delta_t)\).
 
 DeSalvo, C. Mohri, M. Mohri, Zhong, "Budgeted Multiple-Expert Deferral", arXiv:2510.26706: abstract and a summary were

@@ -1,7 +1,7 @@
 """The job of `corollary route collect`: choose whom to ask about what, ask through the ledger, fit a router.
 
-Prompts are taken in a random order, a first part is asked of everyone, then a committee's disagreement says what is worth
-asking, scaled to the money that is left. Every round of draws is written into the ledger, probabilities included,
+Prompts are taken in a random order, a first part is asked of everyone, then a committee's disagreement says what is
+worth asking, scaled to the money that is left. Every round of draws is written into the ledger, probabilities included,
 before its first query is sent: a run that was killed goes on with the very draws it had made. A prompt is taken into a
 round only if asking *everyone* about it still fits into the budget: its own draws have no say in that, so the
 propensities stay true until the end of the money.
@@ -9,6 +9,7 @@ propensities stay true until the end of the money.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from corollary.deferral._ledger import ANSWERED, Ledger, Query
 from corollary.deferral._ledger_certificate import FILE, certify_ledger
 from corollary.deferral._ledger_schema import NANO
 from corollary.deferral._pool_file import Judge, PoolFile
-from corollary.deferral.routing._features import Features
+from corollary.deferral.routing._features import PRESETS, Features
 from corollary.deferral.routing._fit import fit_run
 from corollary.deferral.routing._log import read_log
 from corollary.deferral.routing._readers import read_columns
@@ -48,6 +49,7 @@ def collect_run(
     floor: float = 0.05,
     features: str = "hash",
     loss: str = "value",
+    weights: str = "equal",
     l2: float = 2.0,
     seed: int = 0,
     tell: Tell = lambda what, share: None,
@@ -66,7 +68,7 @@ def collect_run(
         design = BudgetedDeferral(
             method=method if share < 1 else "full",
             budget=share, prices=np.maximum(market.most.mean(0), 1e-9), floor=floor, warm=warm,
-            every=int(np.clip(len(rows) // 12, 10, 250)), loss=loss, l2=l2, compare=False, seed=seed,
+            every=int(np.clip(len(rows) // 12, 10, 250)), loss=loss, weights=weights, l2=l2, compare=False, seed=seed,
         )  # fmt: skip
         design.fit(x, market)
         metrics = {"collection": _account(ledger, design, market)}
@@ -75,9 +77,10 @@ def collect_run(
             ledger, everything=whole, provenance={"prompts": len(rows), "experts": list(pool.experts), "seed": seed}
         )
     tell("fitting", 0.95)
-    fitted, _ = fit_run(
-        run, read_log(run.inside(LOG), prompt="prompt"), features=features, loss=loss, l2=l2, repeats=0, seed=seed
-    )
+    log = read_log(run.inside(LOG), prompt="prompt")
+    if weights == "equal":  # the stored log keeps its propensities: calibration needs them
+        log = replace(log, propensity=None)
+    fitted, _ = fit_run(run, log, features=features, loss=loss, l2=l2, repeats=0, seed=seed)
     metrics = metrics | fitted
     write_json(run.inside("metrics.json"), metrics)
     save_certificate(run.path, certificate, evidence)
@@ -214,7 +217,8 @@ def read_prompts(path: str | Path, *, prompt: str | None, reference: str | None)
     Example:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "prompts.jsonl"
-        >>> _ = file.write_text("".join(json.dumps({"question": f"What is {i}?", "answer": i}) + "\n" for i in range(20)))
+        >>> lines = [json.dumps({"question": f"What is {i}?", "answer": i}) for i in range(20)]
+        >>> _ = file.write_text("\n".join(lines))
         >>> rows, name = read_prompts(file, prompt=None, reference="answer")
         >>> len(rows), name
         (20, 'question')
@@ -236,7 +240,7 @@ def committee_features(prompts: list[str], features: str, *, seed: int) -> Float
     """A few directions of the prompts' features, of spread one: enough to tell where routers disagree."""
     from sklearn.decomposition import TruncatedSVD
 
-    x = Features(features).fit_transform(prompts)
+    x = Features(features if features in PRESETS else "hash").fit_transform(prompts)
     few = min(DIRECTIONS, len(prompts) // 10, x.shape[1] - 1)
     if few < 2:
         return np.asarray(Features("statistics").fit_transform(prompts).todense())
