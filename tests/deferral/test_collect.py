@@ -192,6 +192,15 @@ def test_plans_are_kept_and_money_ends_between_prompts(place):
             other.plan(0, np.arange(10), p, drawn)
 
 
+def test_an_expert_dearer_than_its_price_is_told(place):
+    change(place, "price = 0.1", "price = 0.05")  # it charges .08
+    done = call(place, "--json")
+    assert done.exit_code == 3
+    assert json.loads(done.stdout)["collection"]["charged"] == pytest.approx(till(place)[0], abs=1e-6)
+    certificate, evidence = load_certificate(place / "run")
+    assert certificate.check(**evidence).status.name == "VIOLATED"
+
+
 # mistakes of use
 
 

@@ -31,7 +31,9 @@ def collect(
     as_json: ui.Json = False,
     quiet: ui.Quiet = False,
 ) -> None:
-    """Ask experts about prompts within a budget, every query through a ledger, then fit a router from the answers."""
+    """Ask experts within a budget, every query through a ledger, then fit a router. Exit code 3: a price was broken."""
+    from corollary.certificates import load_certificate
+    from corollary.cli.verify import EXIT
     from corollary.deferral import read_pool
     from corollary.deferral.routing._collect import collect_run, read_prompts
 
@@ -70,6 +72,10 @@ def collect(
     elif not quiet:
         show(metrics["collection"])
         ui.say(str(certificate))
+    report = certificate.check(**load_certificate(out)[1])
+    if not report:
+        typer.echo(str(report), err=True)
+        raise typer.Exit(EXIT[report.status])
 
 
 def _folder(out: Path, config: dict[str, Any]) -> RunFolder:

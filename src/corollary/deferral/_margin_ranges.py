@@ -28,6 +28,8 @@ NEWTON, SEARCH, CLOSE = 30, 60, 1e-6
 class MarginFit(NamedTuple):
     """Two experts: the minimiser w of F, its value, and what F is made of.
 
+    Guarantee: none; it is a record.
+
     Example:
         >>> MarginFit._fields[:2]
         ('weight', 'value')

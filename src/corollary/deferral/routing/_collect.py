@@ -68,7 +68,7 @@ def collect_run(
         design = BudgetedDeferral(
             method=method if share < 1 else "full",
             budget=share, prices=np.maximum(market.most.mean(0), 1e-9), floor=floor, warm=warm,
-            every=int(np.clip(len(rows) // 12, 10, 250)), loss=loss, weights=weights, l2=l2, compare=False, seed=seed,
+            every=int(np.clip(len(rows) // 8, 10, 250)), loss=loss, weights=weights, l2=l2, compare=False, seed=seed,
         )  # fmt: skip
         design.fit(x, market)
         metrics = {"collection": _account(ledger, design, market)}
