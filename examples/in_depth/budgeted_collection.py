@@ -1,9 +1,10 @@
-"""Collect a routing log within a budget: two experts as Python functions, every call through a ledger, then a router."""
+"""Collect a routing log within a budget: experts as Python functions, every call through a ledger, then a router."""
 
 import json
-import random
 import tempfile
 from pathlib import Path
+
+import numpy as np
 
 from corollary.cli import app
 from corollary.deferral import Ledger, routing
@@ -41,12 +42,12 @@ concurrency = 8
 
 
 def write(folder):
-    rng = random.Random(0)
+    rng = np.random.default_rng(0)
     (folder / "experts_of_the_example.py").write_text(EXPERTS)
     (folder / "pool.toml").write_text(POOL)
     with (folder / "prompts.jsonl").open("w") as file:
         for _ in range(240):
-            a, b = rng.randrange(1000), rng.randrange(1000)
+            a, b = (int(v) for v in rng.integers(1000, size=2))
             hard = rng.random() < 0.3
             prompt = f"the product of {a} and {b}" if hard else f"{a} plus {b} in all"
             file.write(json.dumps({"prompt": prompt, "answer": a * b if hard else a + b}) + "\n")
