@@ -149,6 +149,26 @@ def test_one_candidate_buys_nothing_and_all_candidates_alike():
     assert len(by_array.radius_) == 300
 
 
+def test_the_estimator_is_one_of_scikit_learns():
+    from sklearn.base import clone
+
+    x, costs = simple(300)
+    model = BudgetedDeferral(warm=50, every=100, deviation="bernstein", members=3)
+    again = clone(model)
+    assert again.get_params() == model.get_params()
+    np.testing.assert_array_equal(model.fit(x, costs).coef_, again.fit(x, costs).coef_)
+
+
+def test_bernstein_form_in_the_estimator():
+    x, costs, candidates = linear_world(1, t=2000, routers=20, scale=4.0)
+    settings = {"method": "finite", "candidates": candidates, "bounded": "ec", "every": 50, "compare": False}
+    radii = [
+        BudgetedDeferral(deviation=d, multiplier=1.0, **settings).fit(x, costs).radius_[-1]
+        for d in ("azuma", "bernstein")
+    ]
+    assert radii[1] < radii[0]
+
+
 def test_the_multiplier_is_exposed_and_works():
     x, costs, candidates = linear_world(1, t=600, routers=100)
     queries = [

@@ -8,6 +8,7 @@ from budgeted_worlds import finite_world, thresholds
 
 from corollary.deferral import (
     VersionSpace,
+    bernstein_deviation,
     bounded_losses,
     deviation_radius,
     disagreement_coefficient,
@@ -54,13 +55,13 @@ def test_g1_differences_are_unbiased_and_g2_increments_bounded():
     assert broken > 100
 
 
-def run_world(seed, *, multiplier, rounds=12, block=1500):
+def run_world(seed, *, multiplier, bound="azuma", rounds=12, block=1500):
     """Run the finite algorithm in blocks: whether the best was ever removed, how often G2 and G3 failed, survivors."""
     rng = np.random.default_rng(seed)
     losses, error = finite_world(rng, experts=2)
     truth = np.einsum("rnk,nk->r", losses, 1 - error) / losses.shape[1]
     best = int(truth.argmin())
-    space = VersionSpace(len(losses), terms=2, multiplier=multiplier)
+    space = VersionSpace(len(losses), terms=2, multiplier=multiplier, bound=bound)
     removed = wide = far = False
     for _ in range(rounds):
         rows = rng.integers(losses.shape[1], size=block)
@@ -78,15 +79,16 @@ def run_world(seed, *, multiplier, rounds=12, block=1500):
 
 
 def test_g2_g3_the_best_router_is_never_removed_and_survivors_are_close():
-    """C0 = 1, and 1/2 (Hoeffding's lemma) over 100 worlds; something is pruned, or the test would be empty."""
-    for multiplier in (1.0, 0.5):
-        found = [run_world(seed, multiplier=multiplier) for seed in range(100)]
+    """C0 = 1, 1/2 (Hoeffding's lemma) and Bernstein's form over 60 worlds; something is pruned, too."""
+    for bound, multiplier in (("azuma", 1.0), ("azuma", 0.5), ("bernstein", 1.0)):
+        found = [run_world(seed, multiplier=multiplier, bound=bound) for seed in range(60)]
         assert not any(removed or wide or far for removed, wide, far, _, _ in found)
         assert sum(alive < size for *_, alive, size in found) > 20
 
 
-def test_a_mutated_radius_removes_the_best():
-    found = [run_world(seed, multiplier=0.004) for seed in range(60)]
+@pytest.mark.parametrize("bound", ["azuma", "bernstein"])
+def test_a_mutated_radius_removes_the_best(bound):
+    found = [run_world(seed, multiplier=0.004, bound=bound) for seed in range(60)]
     assert sum(removed for removed, *_ in found) > 3
     assert sum(wide for _, wide, *_ in found) > 30
 
@@ -97,6 +99,26 @@ def test_radius_is_the_formula_and_falls():
     radii = [deviation_radius(t, size=50, terms=3) for t in range(2, 2000)]
     assert (np.diff(radii) < 0).all()
     assert deviation_radius(9, size=10**400, terms=2) > 0  # the size of a covering may exceed any float
+
+
+def test_bernstein_form_is_a_supermartingale_bound():
+    """Against the formula on a fine grid of lambda, and in a world: deviations of a martingale, all times at once."""
+    for spread in (0.0, 5.0, 400.0, 1e6):
+        v = np.e / (np.e - 1) * (spread + 6 * np.log(2 / 0.05))
+        j = np.arange(40)
+        lam = 2.0**-j / 4
+        psi = lam**2 / 2 / (1 - 4 * lam / 3)
+        slow = np.min((np.log(2 * 100**2 * (j + 1) * (j + 2) / 0.05) + psi * v) / lam)
+        assert bernstein_deviation(spread, size=100, terms=2) == pytest.approx(slow, rel=1e-12)
+        exact = (np.exp(4 * lam[:20]) - 1 - 4 * lam[:20]) / 16
+        assert (psi[:20] >= exact - 1e-15).all()
+    rng, failures = np.random.default_rng(0), 0
+    for _ in range(200):
+        p = np.full(2000, 0.9) * (rng.random() < 0.5) + 0.02  # one pair, one expert: l(f) - l(g) = p
+        steps = np.where(rng.random(2000) < p, 1.0, 0.0) - p
+        limits = [bernstein_deviation(s, size=1, terms=1) for s in np.cumsum(p + p**2)[::50]]
+        failures += bool((np.abs(np.cumsum(steps))[::50] > limits).any())
+    assert failures <= 10  # 5 % allowed; in truth far fewer
 
 
 def slow_coefficient(losses, best, mass):
@@ -175,6 +197,27 @@ def test_g4_queries_grow_like_the_root_of_t(realizable):
     assert queries[-1] < 0.25 * 2 * t[-1]
 
 
+def test_bernstein_form_saves_more_than_the_root():
+    """The same thresholds: less than half of Azuma's queries (at C0 = 1/2) by 2^17, and a falling slope."""
+    _, taken = thresholds(128)
+    total = {}
+    for bound, multiplier in (("azuma", 0.5), ("bernstein", 1.0)):
+        rng, space, spent = np.random.default_rng(0), VersionSpace(129, terms=2, bound=bound, multiplier=multiplier), []
+        for _ in range(2**17 // 1024):
+            x = rng.random(1024)
+            losses = taken(x)
+            p = space.probabilities(losses)
+            drawn = rng.random(p.shape) < p
+            cost = np.stack([x >= 0.5, x < 0.5], 1)
+            space.update(losses, weighted_gains=np.where(drawn, cost / np.where(drawn, p, 1.0), 0.0))
+            spent.append(int(drawn.sum()))
+        assert space.alive[64]
+        total[bound] = np.cumsum(spent)
+    assert total["bernstein"][-1] < 0.75 * total["azuma"][-1]
+    late = np.log(np.arange(32, 129))
+    assert np.polyfit(late, np.log(total["bernstein"][31:]), 1)[0] < 0.42
+
+
 def test_g4_the_bound_holds_and_is_not_far_away(realizable):
     _, taken, queries, radii, block = realizable
     x = (np.arange(2000) + 0.5) / 2000
@@ -199,6 +242,26 @@ def test_g5_limits():
     np.testing.assert_allclose(space.average, np.einsum("rnk,nk->r", losses, 1 - error) / 30, atol=1e-12)
 
 
+def test_g3_in_one_stage():
+    """A free term beside the experts: the radius counts it, and the best is never removed, by either bound."""
+    for bound in ("azuma", "bernstein"):
+        for seed in range(30):
+            rng = np.random.default_rng(seed)
+            losses, error = finite_world(rng, experts=2)
+            label = rng.random((8, 30)) ** rng.uniform(0.2, 4, (8, 1))
+            truth = np.einsum("rnk,nk->r", losses, 1 - error) / 30 + label.mean(1)
+            space = VersionSpace(8, terms=3, bound=bound)
+            for _ in range(10):
+                rows = rng.integers(30, size=1000)
+                p = space.probabilities(losses[:, rows])
+                drawn = rng.random(p.shape) < p
+                gain = rng.random(p.shape) >= error[rows]
+                weighted = np.where(drawn, gain / np.where(drawn, p, 1.0), 0.0)
+                space.update(losses[:, rows], weighted_gains=weighted, free=label[:, rows])
+            assert space.alive[truth.argmin()]
+            assert (truth[space.alive] <= truth.min() + 2 * space.radius).all()
+
+
 def test_freedom_of_charge_enters_with_weight_one():
     space = VersionSpace(2, terms=3)
     space.update(np.zeros((2, 4, 2)), weighted_gains=np.zeros((4, 2)), free=np.array([[1.0] * 4, [0.5] * 4]))
@@ -214,6 +277,7 @@ def test_freedom_of_charge_enters_with_weight_one():
         lambda: deviation_radius(0, size=1, terms=1),
         lambda: deviation_radius(1, size=1, terms=1, delta=0.0),
         lambda: VersionSpace(0, terms=2),
+        lambda: VersionSpace(2, terms=2, bound="chernoff"),
         lambda: disagreement_coefficient(np.zeros((2, 3)), 0),
         lambda: disagreement_coefficient(np.zeros((2, 3, 1)), 2),
         lambda: disagreement_coefficient(np.zeros((2, 3, 1)), 0, weight=[1.0, 1.0, 1.0]),

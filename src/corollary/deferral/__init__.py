@@ -23,6 +23,7 @@ _HOME = {
     "TwoStageLoss": "_two_stage",
     "TwoStageRouter": "_two_stage_router",
     "VersionSpace": "_version_space",
+    "bernstein_deviation": "_version_space",
     "bounded_losses": "_version_space",
     "calibrated_beta": "_rejection",
     "certify_ledger": "_ledger_certificate",

@@ -65,6 +65,8 @@ class BudgetedDeferral(BaseEstimator):
             input and on earlier answers only, so equal weights are consistent where the model fits, and vary less. Not
             for finite classes.
         bounded: "mae", "log" or "ec": the bounded loss of finite classes; "ec" where some candidate makes no mistakes.
+        deviation: radius of finite classes: "azuma" (importance-weighted active learning's), or "bernstein", which falls
+            with what is still bought; both with the same guarantee.
         multiplier: \(C_0\), scales the theory's radius; 1 is the theorem's, .03 to .1 saves queries at a few thousand
             examples, without a guarantee.
         delta: probability that the finite theory fails.
@@ -108,6 +110,7 @@ class BudgetedDeferral(BaseEstimator):
         loss: str = "compsum-log",
         weights: str = "inverse",
         bounded: str = "mae",
+        deviation: str = "azuma",
         multiplier: float = 0.05,
         delta: float = 0.05,
         budget: float | None = None,
@@ -124,7 +127,7 @@ class BudgetedDeferral(BaseEstimator):
         seed: int = 0,
     ) -> None:
         self.method, self.stage, self.candidates, self.loss, self.bounded = method, stage, candidates, loss, bounded
-        self.weights = weights
+        self.weights, self.deviation = weights, deviation
         self.multiplier, self.delta, self.budget, self.prices, self.floor = multiplier, delta, budget, prices, floor
         self.warm, self.every, self.members, self.limit, self.l2 = warm, every, members, limit, l2
         self.iterations, self.experts, self.compare, self.seed = iterations, experts, compare, seed
@@ -247,6 +250,7 @@ class BudgetedDeferral(BaseEstimator):
         shared: dict[str, Any] = {"delta": self.delta, "multiplier": self.multiplier}
         if self.candidates is not None:
             more: dict[str, Any] = {"experts": self.n_experts_, "stage": self.stage, "kind": self.bounded}
+            more["deviation"] = self.deviation
             if self.method not in ("finite", "uniform", "full"):
                 raise InvalidInputError(f"`candidates` are for the method 'finite', got {self.method!r}")
             return Finite(self.candidates, prune=self.method == "finite", **more, **shared)

@@ -55,8 +55,10 @@ class Finite:
         kind: str,
         delta: float,
         multiplier: float,
+        deviation: str = "azuma",
         prune: bool = True,
     ) -> None:
+        self.deviation = deviation
         self.candidates, self.experts, self.single, self.kind = candidates, experts, stage == "single-stage", kind
         self.delta, self.multiplier, self.prune = delta, multiplier, prune
         if self.single and kind == "ec":
@@ -73,7 +75,9 @@ class Finite:
 
     def _start(self, size: int) -> VersionSpace:
         terms = self.experts + self.single
-        self._space = VersionSpace(size, terms=terms, delta=self.delta, multiplier=self.multiplier)
+        self._space = VersionSpace(
+            size, terms=terms, delta=self.delta, multiplier=self.multiplier, bound=self.deviation
+        )
         return self._space
 
     @property

@@ -14,12 +14,21 @@ G1 differences of F_t between alive routers are unbiased; G2 for C_0 = 1, with p
 p is at least the difference of losses); G3 the best router is then never removed, and every survivor is within
 \(2 \Delta_t\) of it; G4 \(E[queries] \le K + 4 \theta \kappa \sum_t (E(r^*) + \Delta_t)\).
 
+Bernstein's form [derived here]: the square of an increment has conditional mean at most that of \(W = P + (P + f)^2\),
+P the sum of the query probabilities, f the spread of the losses that are free. W lies in [0, M] and is seen, so with
+probability \(1 - \delta/2\), at all times, \(\sum E[W_s | past] \le V_t = \frac{e}{e - 1} (\sum W_s + M \ln (2/\delta))\),
+
+    Delta_t = C_0 (1/t) min_j (L_j + psi(lambda_j) V_t) / lambda_j,  lambda_j = 2^-j / 2K,
+    psi(l) = (l^2 / 2) / (1 - 2Kl / 3),  L_j = ln(2 |R|^2 (j+1)(j+2) / delta)
+
+(K terms, the label's included) for all t, j and pairs at once (Freedman's supermartingale, Ville's inequality). It falls with what is still bought.
+
 DeSalvo, C. Mohri, M. Mohri, Zhong, "Budgeted Multiple-Expert Deferral", arXiv:2510.26706: abstract and a summary were
 read; the algorithm is importance-weighted active learning (Beygelzimer, Dasgupta, Langford 2009) carried over to
 experts. Constants (the factor K, theta, kappa) are derived here and may differ from the paper's.
 """
 
-from math import log, log1p, sqrt
+from math import e, log, log1p, sqrt
 from typing import Any
 
 import numpy as np
@@ -92,6 +101,34 @@ def deviation_radius(t: int, *, size: int, terms: int, delta: float = 0.05, mult
     return multiplier * terms * sqrt(8 / t * (log(2 * t * (t + 1) / delta) + 2 * log(size)))
 
 
+def bernstein_deviation(spread: float, *, size: int, terms: int, delta: float = 0.05) -> float:
+    r"""Bernstein's form of t Delta_t, from the sum of W so far; see the module head.
+
+    Args:
+        spread: sum of \(W = P + (P + f)^2\).
+        size: |R|.
+        terms: K (plus one in one stage).
+        delta: probability that it fails anywhere.
+
+    Guarantee: G2 of the module head, at all times at once.
+
+    Example:
+        >>> bernstein_deviation(10.0, size=100, terms=2) < bernstein_deviation(1000.0, size=100, terms=2)
+        True
+
+    Reference: Freedman (1975) and Ville's inequality, textbook; their use here is derived.
+    """
+    largest = terms + terms**2  # of W
+    v = e / (e - 1) * (spread + largest * log(2 / delta))
+    best = float("inf")
+    for j in range(40):
+        scale = 2.0**-j  # 2 K lambda; e^s - 1 - s <= (s^2 / 2) / (1 - s / 3), which does not cancel for small s
+        psi = scale**2 / 2 / (1 - scale / 3) / (2 * terms) ** 2
+        budget = log(2 * (j + 1) * (j + 2) / delta) + 2 * log(size)
+        best = min(best, (budget + psi * v) * 2 * terms / scale)
+    return best
+
+
 class VersionSpace:
     """The routers that are still plausible, and what they would pay to know.
 
@@ -99,6 +136,7 @@ class VersionSpace:
         size: number of routers.
         terms: experts (plus one in one stage).
         delta, multiplier: as in `deviation_radius`.
+        bound: "azuma", or "bernstein": about as large at the start, far smaller once little is still bought.
 
     Guarantee: at multiplier 1 (or 1/2), G1 to G3 of the module head, whatever the rule of pruning times.
 
@@ -113,8 +151,13 @@ class VersionSpace:
     Reference: as the module head.
     """
 
-    def __init__(self, size: int, *, terms: int, delta: float = 0.05, multiplier: float = 1.0) -> None:
+    def __init__(
+        self, size: int, *, terms: int, delta: float = 0.05, multiplier: float = 1.0, bound: str = "azuma"
+    ) -> None:
         deviation_radius(1, size=size, terms=terms, delta=delta, multiplier=multiplier)
+        if bound not in ("azuma", "bernstein"):
+            raise InvalidInputError(f"`bound` must be 'azuma' or 'bernstein', got {bound!r}")
+        self.bound, self.spread = bound, 0.0  # the sum of W
         self.terms, self.delta, self.multiplier = terms, delta, multiplier
         self.alive: Bool[np.ndarray, " r"] = np.ones(size, dtype=bool)
         self.total: Float[np.ndarray, " r"] = np.zeros(size)  # t F_t, also of those no longer alive
@@ -139,6 +182,10 @@ class VersionSpace:
             weighted_gains: (Q / p) g, zero where it was not bought.
             free: losses that are known without paying (the label's, in one stage).
         """
+        if self.bound == "bernstein":
+            paid = self.probabilities(losses).sum(1)
+            known = 0.0 if free is None else free[self.alive].max(0) - free[self.alive].min(0)
+            self.spread += float((paid + (paid + known) ** 2).sum())
         self.t += losses.shape[1]
         self.total += np.einsum("rnk,nk->r", losses, weighted_gains)
         if free is not None:
@@ -155,6 +202,8 @@ class VersionSpace:
     def radius(self) -> float:
         """Delta_t."""
         size, t = len(self.alive), max(self.t, 1)
+        if self.bound == "bernstein":
+            return self.multiplier * bernstein_deviation(self.spread, size=size, terms=self.terms, delta=self.delta) / t
         return deviation_radius(t, size=size, terms=self.terms, delta=self.delta, multiplier=self.multiplier)
 
     @property
