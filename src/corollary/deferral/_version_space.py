@@ -16,12 +16,12 @@ p is at least the difference of losses); G3 the best router is then never remove
 
 Bernstein's form [derived here]: the square of an increment has conditional mean at most that of \(W = P + (P + f)^2\),
 P the sum of the query probabilities, f the spread of the losses that are free. W lies in [0, M] and is seen, so with
-probability \(1 - \delta/2\), at all times, \(\sum E[W_s | past] \le V_t = \frac{e}{e - 1} (\sum W_s + M \ln (2/\delta))\),
+probability \(1 - \delta/2\), at all times, \(\sum E[W_s] \le V_t = \frac{e}{e - 1} (\sum W_s + M \ln (2/\delta))\), and
 
     Delta_t = C_0 (1/t) min_j (L_j + psi(lambda_j) V_t) / lambda_j,  lambda_j = 2^-j / 2K,
     psi(l) = (l^2 / 2) / (1 - 2Kl / 3),  L_j = ln(2 |R|^2 (j+1)(j+2) / delta)
 
-(K terms, the label's included) for all t, j and pairs at once (Freedman's supermartingale, Ville's inequality). It falls with what is still bought.
+for all t, j and pairs at once (Freedman's supermartingale, Ville's inequality); K counts the label's term, if any.
 
 DeSalvo, C. Mohri, M. Mohri, Zhong, "Budgeted Multiple-Expert Deferral", arXiv:2510.26706: abstract and a summary were
 read; the algorithm is importance-weighted active learning (Beygelzimer, Dasgupta, Langford 2009) carried over to
