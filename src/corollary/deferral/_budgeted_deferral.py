@@ -65,8 +65,8 @@ class BudgetedDeferral(BaseEstimator):
             input and on earlier answers only, so equal weights are consistent where the model fits, and vary less. Not
             for finite classes.
         bounded: "mae", "log" or "ec": the bounded loss of finite classes; "ec" where some candidate makes no mistakes.
-        deviation: radius of finite classes: "azuma" (that of importance-weighted active learning), or "bernstein", which
-            falls with what is still bought; both with the same guarantee.
+        deviation: radius of finite classes: "azuma" (that of importance-weighted active learning), or "bernstein",
+            which falls with what is still bought; both with the same guarantee.
         multiplier: \(C_0\), scales the theory's radius; 1 is the theorem's, .03 to .1 saves queries at a few thousand
             examples, without a guarantee.
         delta: probability that the finite theory fails.

@@ -33,6 +33,7 @@ from corollary.runs import RunFolder, write_atomically, write_json
 
 LOG = "log.jsonl"
 DIRECTIONS = 32  # of the prompts' features that the committee sees
+LEAST = 10  # prompts that everyone must be asked about
 SILENT = 8  # queries to an expert after which its silence ends the run
 Tell = Callable[[str, float], Any]
 
@@ -62,9 +63,14 @@ def collect_run(
         pool = ExpertPool(pool_file.experts, ledger)
         market = LedgerMarket(pool, shuffled, prompt, pool_file.judge, tell=tell)
         whole = float(market.most.sum())
+        least = float(market.most[:LEAST].sum())
+        if budget < least:
+            raise InvalidInputError(
+                f"{budget:g} does not even cover asking everyone about {LEAST} prompts ({least:g}); give a larger one"
+            )
         share = min(1.0, budget / whole) if whole else 1.0
         # a quarter of the money for rows that everyone is asked about, as far as that makes sense
-        warm = int(np.clip(0.25 * share * len(rows), min(10, len(rows)), 250))
+        warm = int(np.clip(0.25 * share * len(rows), LEAST, 250))
         design = BudgetedDeferral(
             method=method if share < 1 else "full",
             budget=share, prices=np.maximum(market.most.mean(0), 1e-9), floor=floor, warm=warm,
@@ -74,7 +80,9 @@ def collect_run(
         metrics = {"collection": _account(ledger, design, market)}
         _write_log(run.inside(LOG), ledger, {market.items[i]: r for i, r in enumerate(shuffled)}, prompt)
         certificate, evidence = certify_ledger(
-            ledger, everything=whole, provenance={"prompts": len(rows), "experts": list(pool.experts), "seed": seed}
+            ledger,
+            everything=whole or None,
+            provenance={"prompts": len(rows), "experts": list(pool.experts), "seed": seed},
         )
     tell("fitting", 0.95)
     log = read_log(run.inside(LOG), prompt="prompt")
