@@ -131,7 +131,7 @@ def test_a_router_from_half_of_the_money(place):
 
 
 def test_killed_while_asking_and_resumed(place):
-    """The command itself (see test_ledger for the ledger): what was in flight stays charged, nothing is paid for twice."""
+    """The command itself: what was in flight stays charged, nothing is paid for twice."""
     words = ["route", "collect", place / "prompts.jsonl", "--pool", place / "pool.toml", "--budget", 5.0]
     words += ["--out", place / "run", "--quiet", "--threads", "1"]
     command = [sys.executable, "-m", "corollary", *map(str, words)]
