@@ -34,7 +34,7 @@ def path(tmp_path):
 def true_spend(folder):
     """What the experts charged, from their own books; and how often each item was paid for."""
     lines = (folder / "till").read_text().splitlines() if (folder / "till").exists() else []
-    lines += [p.read_text().strip() for p in (folder / "keys").glob("*")] if (folder / "keys").exists() else []
+    lines += [p.read_text().strip() for p in (folder / "keys").glob("[!.]*")] if (folder / "keys").exists() else []
     rows = [line.rsplit(" ", 1) for line in lines if line.count(" ") == 3]
     paid = [name for name, _ in rows]
     assert len(paid) == len(set(paid)), "an item was paid for twice"

@@ -41,7 +41,9 @@ def expert(folder, name, rng):
         if paid is None:
             till(folder, name, prompt)
         elif not paid.exists():
-            paid.write_text(LINE.format(expert=name, item=prompt, cost=cost_of(prompt)))
+            draft = paid.with_name(f".{key}.{os.getpid()}")
+            draft.write_text(LINE.format(expert=name, item=prompt, cost=cost_of(prompt)))
+            draft.rename(paid)  # whole or not at all
         time.sleep(rng.random() * 0.002)
         if rng.random() < 0.15:
             raise RuntimeError("the connection broke after the work was done")
