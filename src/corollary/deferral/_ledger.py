@@ -123,9 +123,11 @@ class Ledger:
         self._guard = threading.RLock()
         self._lock = None if read_only else lock(self.path)
         try:
+            if not read_only and (not self.path.exists() or self.path.stat().st_size == 0):
+                create(self.path, secrets.token_hex(16), unit, limit)
             self._link = connect(self.path, patience=patience, read_only=read_only, pages=pages)
             try:
-                self._open(limit, unit)
+                self._open(limit)
             except BaseException:
                 self._link.close()
                 raise
@@ -133,10 +135,8 @@ class Ledger:
             self._release()
             raise
 
-    def _open(self, limit: int | None, unit: str) -> None:
+    def _open(self, limit: int | None) -> None:
         with guarded(self.path):
-            if not self._link.execute("SELECT 1 FROM sqlite_master WHERE name = 'account'").fetchone():
-                create(self._link, secrets.token_hex(16), unit, limit)
             self.name, self.unit, self._budget = self._link.execute("SELECT name, unit, budget FROM account").fetchone()
         if limit is not None and limit != self._budget:
             stored = "none" if self._budget is None else f"{self._budget / NANO:g}"

@@ -5,6 +5,7 @@ down. The database itself keeps the account: triggers add up the charges, and a 
 """
 
 import fcntl
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,23 +115,16 @@ def lock(path: Path) -> IO[str]:
 
 
 def connect(path: Path, *, patience: float, read_only: bool, pages: int | None) -> sqlite3.Connection:
-    """A connection to a ledger that exists or is made here; a foreign file is refused and left as it was."""
-    fresh = not path.exists() or path.stat().st_size == 0
-    if read_only and fresh:
+    """A connection to a ledger that exists; a foreign file is refused and left as it was."""
+    if not path.exists():
         raise InvalidFileError(path, "there is no such ledger", "check the path")
     with guarded(path):
-        mode = "ro" if read_only else "rwc"
-        link = sqlite3.connect(
-            f"file:{quote(str(path.resolve()))}?mode={mode}",
-            uri=True, timeout=patience, isolation_level=None, check_same_thread=False,
-        )  # fmt: skip
+        link = _open(path, "ro" if read_only else "rw", patience)
         try:
-            if not fresh:
-                _recognise(link, path)
+            _recognise(link, path)
             if not read_only:
                 if pages is not None:
                     link.execute(f"PRAGMA max_page_count = {int(pages)}")
-                link.execute("PRAGMA journal_mode = WAL")
                 link.execute("PRAGMA synchronous = FULL")  # an intent must outlive a power cut, not only the process
         except BaseException:
             link.close()
@@ -138,21 +132,36 @@ def connect(path: Path, *, patience: float, read_only: bool, pages: int | None) 
     return link
 
 
-def create(link: sqlite3.Connection, name: str, unit: str, budget: int | None) -> None:
-    """The tables and the account, in one transaction."""
-    link.executescript(f"BEGIN IMMEDIATE; {SCHEMA}")
-    link.execute("INSERT INTO account (id, name, unit, budget) VALUES (1, ?, ?, ?)", (name, unit, budget))
-    link.execute(f"PRAGMA application_id = {APPLICATION}")
-    link.execute(f"PRAGMA user_version = {VERSION}")
-    link.execute("COMMIT")
+def create(path: Path, name: str, unit: str, budget: int | None) -> None:
+    """A new ledger, made beside its place and moved there whole: whoever is killed leaves it or nothing."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    try:
+        with guarded(path):
+            link = _open(draft, "rwc", 0.0)
+            try:
+                link.execute("PRAGMA journal_mode = WAL")
+                link.execute(f"PRAGMA application_id = {APPLICATION}")
+                link.execute(f"PRAGMA user_version = {VERSION}")
+                link.executescript(SCHEMA)
+                link.execute("INSERT INTO account (id, name, unit, budget) VALUES (1, ?, ?, ?)", (name, unit, budget))
+            finally:
+                link.close()  # folds the log into the file
+        draft.replace(path)
+    finally:
+        for rest in ("", "-wal", "-shm"):
+            draft.with_name(draft.name + rest).unlink(missing_ok=True)
+
+
+def _open(path: Path, mode: str, patience: float) -> sqlite3.Connection:
+    target = f"file:{quote(str(path.resolve()))}?mode={mode}"
+    return sqlite3.connect(target, uri=True, timeout=patience, isolation_level=None, check_same_thread=False)
 
 
 def _recognise(link: sqlite3.Connection, path: Path) -> None:
     tables = {row[0] for row in link.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     application = link.execute("PRAGMA application_id").fetchone()[0]
     version = link.execute("PRAGMA user_version").fetchone()[0]
-    if not tables and application == 0:
-        return  # killed before its tables were made
     if application != APPLICATION or not {"account", "round", "query"} <= tables:
         raise InvalidFileError(path, "a database, but no ledger of Corollary", "give another path")
     if version != VERSION:
