@@ -231,6 +231,20 @@ def test_foreign_damaged_and_absent_files(tmp_path, path):
         Ledger(tmp_path / "damaged")
 
 
+def test_remains_of_a_deleted_ledger_do_no_harm(path):
+    first = Ledger(path, budget=1.0)
+    first.intend("a", "x", maximum=0.5)
+    remains = {s: path.with_name(path.name + s).read_bytes() for s in ("-wal", "-shm")}
+    first.close()
+    path.unlink()
+    for suffix, raw in remains.items():
+        path.with_name(path.name + suffix).write_bytes(raw)
+    with Ledger(path, budget=2.0) as ledger:
+        assert ledger.charged == 0
+        assert ledger.queries() == []
+        assert ledger.budget == 2.0
+
+
 def test_a_full_disk_stops_the_asking_and_keeps_the_statement(path):
     sent = []
     with Ledger(path, budget=1000.0, pages=20) as ledger:

@@ -147,6 +147,8 @@ def create(path: Path, name: str, unit: str, budget: int | None) -> None:
                 link.execute("INSERT INTO account (id, name, unit, budget) VALUES (1, ?, ?, ?)", (name, unit, budget))
             finally:
                 link.close()  # folds the log into the file
+        for rest in ("-wal", "-shm"):  # of a ledger that was deleted: they are not this one's
+            path.with_name(path.name + rest).unlink(missing_ok=True)
         draft.replace(path)
     finally:
         for rest in ("", "-wal", "-shm"):
