@@ -120,6 +120,17 @@ def test_equal_weights_are_those_of_an_ordinary_fit_on_what_was_bought():
     np.testing.assert_allclose(m.coef_, ordinary.coef_, atol=1e-8)
 
 
+def test_sparse_features_are_those_of_an_array():
+    from scipy import sparse
+
+    x, costs = simple(400)
+    settings = {"warm": 50, "every": 150, "members": 3, "compare": False}
+    dense = BudgetedDeferral(**settings).fit(x, costs)
+    thin = BudgetedDeferral(**settings).fit(sparse.csr_matrix(x), costs)
+    np.testing.assert_allclose(thin.coef_, dense.coef_, atol=1e-6)
+    np.testing.assert_array_equal(thin.predict(sparse.csr_matrix(x)), dense.predict(x))
+
+
 # limits
 
 

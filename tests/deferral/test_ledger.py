@@ -1,5 +1,6 @@
 """The ledger: the statement of its certificate at every moment, killed processes and spoilt files included."""
 
+import dataclasses
 import os
 import random
 import signal
@@ -383,6 +384,28 @@ def test_refusals_are_tried_again_and_lost_calls_only_with_keys(path):
         assert ledger.charged == pytest.approx(0.2 + 0.1 + 0.2 + 0.0, abs=1e-12)
         rows = ExpertPool(experts, ledger).ask([Question("q", e.name) for e in experts[:3]])
         assert [len(sent[n]) for n in ("busy", "keys", "none")] == [3, 2, 1]  # nothing is asked twice
+
+
+def test_experts_that_change_between_runs(path):
+    """A price that rose counts from the next send; without keys what is unknown stays so, whatever was said before."""
+    sent = []
+
+    def breaks(prompt, key=None):
+        sent.append((prompt, key))
+        raise ConnectionError("broken")
+
+    with Ledger(path, budget=5.0) as ledger:
+        ledger.plan(0, {}, [("q", "x", 0.5, 0.1, True), ("r", "x", 0.5, 0.1, True)])
+        ExpertPool([Expert("x", breaks, price=0.1, retries=0, idempotent=True)], ledger).ask([Question("q", "x")])
+        dearer = Expert("x", breaks, price=0.4, retries=0)
+        rows = ExpertPool([dearer], ledger).ask([Question("q", "x"), Question("r", "x")])
+        assert [prompt for prompt, _ in sent] == ["q", "r"]
+        assert [r.state for r in rows] == ["unknown", "unknown"]
+        assert ledger.charged == 0.5  # .1 for the one sent before, .4 for the other
+        ExpertPool([dataclasses.replace(dearer, idempotent=True)], ledger).ask([Question("q", "x")])
+        assert ledger.charged == 0.8
+        certificate, evidence = certify_ledger(ledger)
+        assert certificate.check(**evidence)
 
 
 def test_async_experts_timeouts_and_limits(path):

@@ -214,13 +214,13 @@ class ExpertPool:
     async def _one(self, question: Question) -> Query | None:
         expert, found = self.experts[question.expert], self.ledger.find(question.name, question.expert)
         for attempt in range(expert.retries + 1):
-            if found is not None and not found.may_be_sent:
-                return found
-            maximum = None if found is not None else expert.most(question.prompt)
+            if found is not None and not (found.may_be_sent and (found.state != UNKNOWN or expert.idempotent)):
+                return found  # also where keys were honoured when it was sent, and the expert now knows none
             try:
                 intent = self.ledger.intend(
                     question.name, expert.name,
-                    maximum=maximum, probability=question.probability, idempotent=expert.idempotent,
+                    maximum=expert.most(question.prompt), probability=question.probability,
+                    idempotent=expert.idempotent,
                 )  # fmt: skip
             except BudgetError:
                 return found if found is not None and found.state == UNKNOWN else None

@@ -231,7 +231,7 @@ class Ledger:
         Args:
             item: the question, or its name; with `expert` it is asked once in a ledger.
             expert: who is asked.
-            maximum: most that the call can cost; not needed for a planned query, which has it.
+            maximum: most that the call can cost; a planned query has it, and a larger one takes its place.
             probability: with which it was drawn.
             idempotent: whether the expert honours idempotency keys (`key`).
 
@@ -252,10 +252,10 @@ class Ledger:
             else:
                 if not query.may_be_sent:
                     raise LedgerError(f"{expert} was asked this before ({query.state}); it is not sent again")
-                self._afford(query.maximum - query.charge, item, expert)
-                link.execute(
-                    "UPDATE query SET state = 'pending', sends = sends + 1, charge = maximum WHERE id = ?", (query.id,)
-                )
+                most = max(query.maximum, 0 if maximum is None else to_nano(maximum, "maximum"))
+                self._afford(most - query.charge, item, expert)
+                change = "state = 'pending', sends = sends + 1, maximum = ?, charge = ?"
+                link.execute(f"UPDATE query SET {change} WHERE id = ?", (most, most, query.id))  # noqa: S608
             found = self.find(item, expert)
         assert found is not None
         return found
