@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from budgeted_worlds import linear_world, mostly_easy, regions
 from scipy.optimize import minimize
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from corollary.deferral import (
     BudgetedDeferral,
@@ -131,6 +132,23 @@ def test_sparse_features_are_those_of_an_array():
     np.testing.assert_array_equal(thin.predict(sparse.csr_matrix(x)), dense.predict(x))
 
 
+class BudgetedLabels(BudgetedDeferral):
+    """scikit-learn gives one column of targets: one expert is right below the median, one above."""
+
+    def fit(self, X, y=None):
+        if y is None:
+            return super().fit(X, None)
+        y = np.asarray(y).ravel()
+        above = np.unique(y, return_inverse=True)[1] > len(np.unique(y)) / 2 - 0.5
+        return super().fit(X, np.column_stack([above, ~above]).astype(float))
+
+
+@pytest.mark.filterwarnings("ignore")  # scikit-learn's checks warn on purpose
+@parametrize_with_checks([BudgetedLabels(warm=3, every=40, members=2, compare=False)])
+def test_scikit_learn_checks(estimator, check, as_shipped):
+    check(estimator)
+
+
 # limits
 
 
@@ -160,7 +178,7 @@ def test_one_candidate_buys_nothing_and_all_candidates_alike():
     assert len(by_array.radius_) == 300
 
 
-def test_the_estimator_is_one_of_scikit_learns():
+def test_the_estimator_can_be_cloned():
     from sklearn.base import clone
 
     x, costs = simple(300)

@@ -11,6 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError as Unfitted
+from sklearn.utils.validation import validate_data
 
 from corollary.deferral._budgeted_designs import Finite, Margins, Uniform
 from corollary.deferral._budgeted_history import Design, History
@@ -132,6 +134,12 @@ class BudgetedDeferral(BaseEstimator):
         self.warm, self.every, self.members, self.limit, self.l2 = warm, every, members, limit, l2
         self.iterations, self.experts, self.compare, self.seed = iterations, experts, compare, seed
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.target_tags.required = True
+        return tags
+
     def fit(self, X: Any, costs: Any, y: Any = None) -> "BudgetedDeferral":
         """Buy costs and learn.
 
@@ -141,11 +149,13 @@ class BudgetedDeferral(BaseEstimator):
                 with the pairs that were drawn; or a `Market`.
             y: (N,) labels, in one stage.
         """
-        x = _features(X)
+        if costs is None:
+            raise InvalidInputError("requires y to be passed, but the target y is None: give the costs of the experts")
+        x = _features(self, X, reset=True)
         self._check()
         market, k = self._market(costs, x.shape[0])
         label = self._labels(y, x.shape[0])
-        self.n_experts_, self.n_features_in_ = k, int(x.shape[1])
+        self.n_experts_ = k
         self.prices_ = checked_prices(np.ones(k) if self.prices is None else self.prices, k)
         if not self.prices_.any():
             raise InvalidInputError("all `prices` are zero: there is nothing to save; use method 'full'")
@@ -172,10 +182,9 @@ class BudgetedDeferral(BaseEstimator):
     def scores(self, X: Any) -> Float[np.ndarray, "n k"]:
         """(N, K) scores; in one stage (N, labels + K), labels first."""
         if not hasattr(self, "n_experts_"):
-            raise NotFittedError(self, "scores")
-        x = _features(X)
-        if x.shape[1] != self.n_features_in_:
-            raise InvalidInputError(f"`X` has {x.shape[1]} features, fitted were {self.n_features_in_}")
+            both = type("NotFittedError", (NotFittedError, Unfitted), {})  # scikit-learn knows its own
+            raise both(self, "scores")
+        x = _features(self, X, reset=False)
         if isinstance(self.design_, Finite):
             return self.design_.scores(x)[self.chosen_]
         return np.asarray(x @ self.coef_) + self.intercept_
@@ -329,14 +338,13 @@ class _Asked:
         return rows, p, drawn
 
 
-def _features(X: Any) -> Any:
-    """(N, d) finite features, sparse ones as CSR."""
-    x = X.tocsr() if hasattr(X, "tocsr") else np.asarray(X, dtype=np.float64)
-    if x.ndim != 2 or 0 in x.shape:
-        raise InvalidInputError(f"`X` must be (N, d) with at least one row and one feature, got shape {x.shape}")
-    if not np.isfinite(x.data if hasattr(x, "indptr") else x).all():
-        raise InvalidInputError("`X` holds NaN or infinite values; fill or remove them")
-    return x
+def _features(estimator: BaseEstimator, X: Any, *, reset: bool) -> Any:
+    """(N, d) finite features as scikit-learn checks them, sparse ones as CSR."""
+    try:
+        return validate_data(estimator, X, reset=reset, accept_sparse="csr", dtype=np.float64)
+    except ValueError as problem:
+        told = str(problem)
+        raise InvalidInputError(told if "X" in told else f"`X` cannot be used: {told}") from None
 
 
 def _checked(costs: Any, count: int) -> np.ndarray:
