@@ -25,7 +25,7 @@ def beside(name):
     return module
 
 
-PARTS = [beside(name) for name in ("rejection", "images", "averaged")]  # each: CELLS, MORE, run(cell), table(records)
+PARTS = [beside(n) for n in ("rejection", "images", "averaged", "budgeted")]  # CELLS, MORE, run(cell), table(records)
 SEEDS = (0, 1, 2)
 MMLU = [{"data": "mmlu", "protocol": p, "seed": s} for s in SEEDS for p in ("in-domain", "unseen")]
 SPEED = [{"data": "speed", "seed": s} for s in range(2)]

@@ -103,3 +103,14 @@ class BudgetError(CorollaryError, RuntimeError):
         >>> isinstance(BudgetError("1.20 of 1.00 spent"), RuntimeError)
         True
     """
+
+
+class LedgerError(CorollaryError, RuntimeError):
+    """The ledger of paid queries cannot be written, or is asked for a step that its record forbids.
+
+    Guarantee: none; it is a type to catch, also as `RuntimeError`.
+
+    Example:
+        >>> isinstance(LedgerError("the disk is full"), RuntimeError)
+        True
+    """

@@ -6,12 +6,14 @@ from typing import Annotated, Any
 import typer
 
 from corollary.cli import _console as ui
+from corollary.cli._route_collect import collect
 from corollary.errors import InvalidInputError
 from corollary.runs import RunFolder, write_json
 
 app = typer.Typer(
     name="route", help="Route requests between models under a budget.", no_args_is_help=True, add_completion=False
 )
+app.command()(collect)
 
 Log = Annotated[Path, typer.Argument(metavar="LOG", help="Log of requests: .jsonl, .csv or .parquet, wide or long.")]
 Router = Annotated[Path, typer.Argument(metavar="DIR", help="Run folder of `corollary route fit`.")]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from corollary.certificates import Claim, Rule, Undecided, betting, register_rule, require_units
-from corollary.deferral import _rejection_certificate  # noqa: F401  (registers its rule)
+from corollary.deferral import _ledger_certificate, _rejection_certificate  # noqa: F401  (register their rules)
 
 
 def bounds(
