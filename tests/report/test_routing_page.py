@@ -50,7 +50,7 @@ def test_sections_and_figures(made):
     for share in metrics["policy"]["share"].values():
         assert f"{100 * share:.1f} %" in page
     for title in ("Cost and quality", "Calibration"):
-        assert f"<title id=\"{re.sub('[^a-z]+', '-', title.lower())}-t\">{title}</title>" in page
+        assert f'<title id="{re.sub("[^a-z]+", "-", title.lower())}-t">{title}</title>' in page
     for name in ("this policy", "single models", "oracle", "perfectly calibrated"):
         assert name in page
 

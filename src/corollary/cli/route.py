@@ -41,7 +41,8 @@ def fit(
     exclude: Exclude = None,
     prices: Prices = None,
     features: Annotated[
-        str, typer.Option(help="hash, hash-words, hash-characters, tfidf, tfidf-characters, statistics, sentence, none.")
+        str,
+        typer.Option(help="hash, hash-words, hash-characters, tfidf, tfidf-characters, statistics, sentence, none."),
     ] = "hash",
     loss: Annotated[str, typer.Option(help="Surrogate: value, compsum-log, ec, t1, t2, ...")] = "value",
     l2: Annotated[float, typer.Option(min=0.0, help="Penalty on the weights.")] = 2.0,
