@@ -54,7 +54,9 @@ def main() -> None:
     rejector = Rejector(cost=0.2).fit(x[learn], good[learn])
     taken = rejector.accept(x[rest])
     print(f"the model alone is wrong on {(~good).mean():.1%} of the documents")
-    print(f"built-in threshold at price .2: accepts {taken.mean():.1%}, {(~good[rest][taken]).mean():.1%} of them wrong")
+    print(
+        f"built-in threshold at price .2: accepts {taken.mean():.1%}, {(~good[rest][taken]).mean():.1%} of them wrong"
+    )
     for name, score in (("rejector", rejector.decision_function(x[rest])), ("MaxProb", max_probability(p[rest]))):
         print(f"coverage at 10 % wrong, {name:<9} {coverage_at(score, good[rest], error=0.1):.1%}")
     print(f"coverage at 10 % wrong, limit     {coverage_limit((~good[rest]).mean(), 0.1):.1%}")

@@ -35,6 +35,12 @@ class Columns:
         weight: share of the view in the traffic; None for equal ones.
         transform: name of the transformation that made the view, for the report; None for none.
         label: true class, for the figures beside the predicted gain only; None for none.
+
+    Guarantee: none.
+
+    Example:
+        >>> Columns("question", ("p_*",), weight="share").weight
+        'share'
     """
 
     orbit: str
