@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits, make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
-from corollary.coherence import CoherentAnswers, CoherentClassifier, image_shifts, project
+from corollary.coherence import CoherentAnswers, CoherentClassifier, ModuleClassifier, image_shifts, project
 from corollary.errors import InvalidInputError
 
 
@@ -85,6 +86,34 @@ def test_distillation_keeps_most_of_the_gain_and_tells():
     assert taught.project_views(fresh).gain.mean() < 0.7 * model.project_views(fresh).gain.mean()
     assert model.rounds_ == []
     assert model.estimator_ is not taught.estimator_
+
+
+def test_a_torch_module_is_wrapped_and_taught():
+    X, y = mirrored(3000, 6)
+    X = X.astype(np.float32)
+    net = torch.nn.Sequential(torch.nn.Linear(6, 32), torch.nn.ReLU(), torch.nn.Linear(32, 2))
+    torch.manual_seed(0)
+    for layer in (net[0], net[2]):
+        layer.reset_parameters()
+    base = ModuleClassifier(net, epochs=40, learning_rate=1e-2).fit(X[:300], y[:300])
+    before = base.predict_proba(X)
+    model = CoherentClassifier(base, TWO, prefit=True).fit(X, y)
+    assert np.allclose(model.predict_proba(X), model.predict_proba(-X), atol=1e-6)
+    fresh = X[2000:]
+    taught = model.distill(X[300:2000])
+    assert taught.rounds_[0]["kept"] == 1.0
+    assert taught.project_views(fresh).gain.mean() < 0.5 * model.project_views(fresh).gain.mean()
+
+    def over_the_orbit(predict):
+        return np.mean([-predict(v)[np.arange(1000), y[2000:]].mean() for v in (fresh, -fresh)])
+
+    dear, cheap = over_the_orbit(model.predict_log_proba), over_the_orbit(taught.estimator_.predict_log_proba)
+    alone = over_the_orbit(base.predict_log_proba)
+    assert alone - dear == pytest.approx(model.project_views(fresh).gain.mean(), abs=1e-6)
+    assert alone - cheap > 0.7 * (alone - dear)  # at one pass
+    assert (base.predict_proba(X) == before).all()  # the user's own stays as it was
+    with pytest.raises(InvalidInputError, match="none of the classes"):
+        ModuleClassifier(net, classes=[0, 1]).fit(X[:3], [0, 1, 2])
 
 
 def test_distillation_into_a_class_that_cannot_hold_it_is_refused():

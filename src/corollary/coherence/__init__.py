@@ -11,6 +11,7 @@ _HOME = {
     "CoherentClassifier": "_classifier",
     "Columns": "_table",
     "Contrast": "_contrast",
+    "ModuleClassifier": "_torch",
     "Projection": "_projection",
     "Relaxed": "_relaxed",
     "audit": "_audit",

@@ -25,7 +25,7 @@ class CoherentClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     r"""A classifier made coherent under transformations, without labels.
 
     Args:
-        estimator: a scikit-learn classifier with `predict_proba`.
+        estimator: a scikit-learn classifier with `predict_proba`, or a `ModuleClassifier` around a torch module.
         transforms: functions from a batch to the transformed batch; include the identity where originals are served.
         samples: views drawn for every input; None for all of them.
         weights: (T,) share of each view in the traffic; equal by default.
@@ -90,7 +90,13 @@ class CoherentClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         made = make_views(X, self.transforms, samples=self.samples, weights=self.weights, seed=self.seed)
         with np.errstate(divide="ignore"):
-            return made, np.log(np.stack([self.estimator_.predict_proba(v) for v in made]).astype(np.float64))
+            return made, np.stack([self._logs(v) for v in made])
+
+    def _logs(self, X: Any) -> Float[np.ndarray, "n k"]:
+        """Log-probabilities of the estimator as it is, by its own method where it has one."""
+        if hasattr(self.estimator_, "predict_log_proba") and hasattr(self.estimator_, "fit_soft"):
+            return self.estimator_.predict_log_proba(X)
+        return np.log(np.asarray(self.estimator_.predict_proba(X), dtype=np.float64))
 
     def project_views(self, X: Any) -> Projection:
         """The projection of a batch: `log_probs`, `gain`, `certificate`."""
@@ -119,7 +125,7 @@ class CoherentClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             rounds: most rounds of projecting and teaching.
             held_out: share of the inputs on which a round is judged.
             tol: gain in nats below which the model counts as coherent.
-            learner: what is taught, by default a clone of the estimator: must take `sample_weight`.
+            learner: what is taught, by default a clone of the estimator: must have `fit_soft` or take `sample_weight`.
 
         Returns:
             A fitted `CoherentClassifier` around the last model whose round was kept; `rounds_` tells of each.
@@ -178,6 +184,11 @@ def _teach(learner: Any, teacher: CoherentClassifier, X: Any) -> Any:
     """A clone of `learner` fitted to soft targets: every view once for each class, weighted by its probability."""
     views, _ = teacher.views(X)
     probs = teacher.project_views(X).probs
+    if hasattr(learner, "fit_soft"):
+        from copy import deepcopy
+
+        start = teacher.estimator_ if learner is teacher.estimator else clone(learner)
+        return deepcopy(start).fit_soft(views, probs)
     n, k = probs.shape
     if isinstance(X, np.ndarray):
         rows: Any = np.concatenate([np.repeat(v, k, axis=0) for v in views])
