@@ -17,6 +17,7 @@ QUICK = [{"data": "digits", "seed": 0}]
 DEFAULT = [
     *({"data": "digits", "seed": s} for s in range(6)),
     *({"data": "cifar", "seed": s} for s in range(3)),
+    *({"data": "tofu", "seed": s} for s in range(3)),
     {"data": "speed", "seed": 0},
 ]
 FULL = DEFAULT
@@ -24,7 +25,7 @@ FULL = DEFAULT
 
 def run_cell(cell):
     """One cell of the grid, as plain values."""
-    return {"digits": digits, "cifar": cifar, "speed": speed}[cell["data"]](cell["seed"])
+    return {"digits": digits, "cifar": cifar, "tofu": tofu, "speed": speed}[cell["data"]](cell["seed"])
 
 
 def figures(views, y):
@@ -162,6 +163,72 @@ def images(name):
     return np.ascontiguousarray(X / 64 - 2), np.asarray(table[label])
 
 
+def tofu(seed):
+    """One right and five wrong answers to 400 questions: two phrasings; on a quarter the options in cyclic orders."""
+    import json
+    import re
+
+    from corollary.coherence import option_orders
+    from corollary.documents import Documents
+    from corollary.models import TransformerConfig, TransformerLM
+
+    folder = os.environ.get("COROLLARY_DATA")
+    if not folder:
+        raise SystemExit("set COROLLARY_DATA to the folder with tofu/*.json; see the page on data")
+    lines = (Path(folder) / "tofu" / "forget10_perturbed.json").read_text("utf-8").splitlines()
+    rows = [json.loads(line) for line in lines if line.strip()]
+
+    def words(text):
+        return re.findall(r"\w+|[^\w\s]", text.lower())
+
+    texts = [t for r in rows for t in (r["question"], r["answer"], r["paraphrased_question"])]
+    known = sorted({w for t in texts for w in words(t)})
+    number = {w: i + 3 for i, w in enumerate(known)}  # 0: unknown, 1: end of the question, 2: an option begins
+
+    def coded(text):
+        return [number.get(w, 0) for w in words(text)]
+
+    learned = [[*coded(r["question"]), 1, *coded(r["answer"])] for r in rows]
+    config = TransformerConfig(vocab_size=len(known) + 3, width=128, layers=2, heads=4, context=512)
+    documents = Documents.from_sequences(learned, dtype=np.int32)
+    begun = time.perf_counter()
+    model = TransformerLM.fit(documents, config=config, steps=250, batch_tokens=4096, lr=3e-3, seed=seed)
+    seconds = time.perf_counter() - begun
+    memorised = float(np.exp(model.log_probs(documents).mean()))
+    options = [[r["paraphrased_answer"], *r["perturbed_answer"]] for r in rows]
+
+    def distribution(prompts, options):
+        """(N, 6) log-probabilities: each option's geometric mean probability a token, normalised."""
+        sequences, lengths = [], []
+        for prompt, given in zip(prompts, options, strict=True):
+            for option in given:
+                answer = coded(option)
+                sequences.append([*prompt, 1, *answer])
+                lengths.append(len(answer))
+        scored = Documents.from_sequences(sequences, dtype=np.int32)
+        logs = np.append(0.0, np.cumsum(model.log_probs(scored), dtype=np.float64))
+        last = scored.offsets[1:]
+        z = ((logs[last] - logs[last - np.array(lengths)]) / lengths).reshape(-1, 6)
+        return z - np.log(np.exp(z).sum(-1, keepdims=True))
+
+    def listed(question, given, order):
+        return [*coded(question), *(token for i in order for token in (2, *coded(given[i])))]
+
+    phrasings = [[coded(r[name]) for r in rows] for name in ("question", "paraphrased_question")]
+    right = np.zeros(len(rows), dtype=int)
+    found = {"probability of a memorised token": memorised, "training seconds": seconds}
+    found |= {
+        f"phrasings {k}": v for k, v in figures(np.stack([distribution(p, options) for p in phrasings]), right).items()
+    }
+    some, given_some = rows[::4], options[::4]
+    orders = [
+        distribution([listed(r[name], given, order) for r, given in zip(some, given_some, strict=True)], given_some)
+        for name in ("question", "paraphrased_question")
+        for order in option_orders(6)
+    ]
+    return _rounded(found | {f"orders {k}": v for k, v in figures(np.stack(orders), right[::4]).items()})
+
+
 def speed(seed):
     """A million inputs of 10 classes and 8 views, in memory and from a Parquet file."""
     import tempfile
@@ -238,6 +305,18 @@ def table(records):
         if data == "cifar":
             told += f" Distilling keeps {cell('distilled share of the gain')} of the gain."
         lines += ["", told, ""]
+    asked = [r["result"] for r in records if r["cell"]["data"] == "tofu"]
+    if asked:
+        names = ("log-loss", "log-loss geometric", "predicted drop", "accuracy", "accuracy geometric", "accuracy votes")
+        lines += [f"TOFU, {len(asked)} seeds, 400 questions with one right and five wrong answers:", ""]
+        lines += ["| views | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+        for kind, told in (
+            ("phrasings", "two phrasings"),
+            ("orders", "two phrasings, options listed in six orders (100 questions)"),
+        ):
+            means = [np.mean([r[f"{kind} {n}"] for r in asked]) for n in names]
+            lines.append(f"| {told} | " + " | ".join(f"{m:.4f}" for m in means) + " |")
+        lines.append("")
     timed = [r["result"] for r in records if r["cell"]["data"] == "speed"]
     if timed:
         told = ", ".join(f"{v:.1f} {k}" for k, v in timed[0].items())
