@@ -5,7 +5,7 @@ import pytest
 
 import corollary.runs
 from corollary.errors import InvalidFileError, InvalidInputError
-from corollary.runs import RunFolder, read_json, read_tensors, to_toml, write_atomically, write_tensors
+from corollary.runs import RunFolder, read_json, read_tensors, to_toml, write_atomically, write_json, write_tensors
 
 
 def test_a_stage_is_computed_once_and_survives(tmp_path):
@@ -52,6 +52,27 @@ def test_foreign_folders_files_and_locks(tmp_path):
         RunFolder(tmp_path / "run", {})
     with pytest.raises(InvalidInputError, match="leave the run folder"):
         run.inside("../outside.json")
+
+
+def test_refused_input_does_not_bind_the_folder(tmp_path):
+    def attempt(config, *, work=False):
+        with RunFolder(tmp_path / "run", config) as run:
+            run.inside("data/x")
+            if work:
+                write_json(run.inside("metrics.json"), {})
+            raise InvalidInputError("no such column")
+
+    with pytest.raises(InvalidInputError, match="no such column"):
+        attempt({"target": "wrong"})
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    with pytest.raises(InvalidInputError, match="no such column"):
+        attempt({"target": "wrong again"})
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {".lock"}
+    with pytest.raises(InvalidInputError, match="no such column"):
+        attempt({"target": "right"}, work=True)
+    with pytest.raises(InvalidInputError, match="other settings"):  # work was done here, so the settings stay
+        RunFolder(tmp_path / "run", {"target": "other"})
 
 
 def test_broken_settings_are_named(tmp_path):

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from corollary.errors import InvalidFileError, InvalidInputError
+from corollary.errors import CorollaryError, InvalidFileError, InvalidInputError
 
 MAX_JSON_BYTES = 64 << 20
 MAX_TENSOR_BYTES = 64 << 30
@@ -180,6 +180,7 @@ class RunFolder:
                 raise InvalidInputError(
                     f"{self.path} holds files of something else ({sorted(names)[0]}); give an empty folder as --out"
                 )
+        self._made = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = (self.path / ".lock").open("w")
         try:
@@ -239,8 +240,22 @@ class RunFolder:
     def __enter__(self) -> "RunFolder":
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is not None and issubclass(kind, CorollaryError):
+            self._forget_if_empty()
         self.close()
+
+    def _forget_if_empty(self) -> None:
+        """Refused input must not bind the folder: where nothing was done yet, the next try may ask for something else."""
+        entries = [p for p in self.path.rglob("*") if p.name not in (".lock", "config.toml")]
+        if any(not p.is_dir() for p in entries):
+            return
+        for folder in sorted(entries, reverse=True):
+            folder.rmdir()
+        (self.path / "config.toml").unlink(missing_ok=True)
+        if self._made:
+            (self.path / ".lock").unlink(missing_ok=True)
+            self.path.rmdir()
 
 
 def to_toml(config: Mapping[str, Any]) -> str:

@@ -1,0 +1,48 @@
+"""Coherence: answers that agree on inputs that mean the same, and what agreeing is worth without any label."""
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "Answered": "_answers",
+    "Audit": "_audit",
+    "Bregman": "_divergences",
+    "CoherentAnswers": "_answers",
+    "CoherentClassifier": "_classifier",
+    "Columns": "_table",
+    "Contrast": "_contrast",
+    "ModuleClassifier": "_torch",
+    "Projection": "_projection",
+    "Relaxed": "_relaxed",
+    "audit": "_audit",
+    "cohere_table": "_table",
+    "column_symmetries": "_transforms",
+    "connected_orbits": "_orbits",
+    "contrast": "_contrast",
+    "get_divergence": "_divergences",
+    "image_crops": "_transforms",
+    "image_flips": "_transforms",
+    "image_rotations": "_transforms",
+    "image_shifts": "_transforms",
+    "issue_orbit_gain": "_issue",
+    "make_views": "_orbits",
+    "option_orders": "_transforms",
+    "project": "_projection",
+    "project_orbits": "_projection",
+    "project_values": "_projection",
+    "relax": "_relaxed",
+    "sequence_variants": "_transforms",
+    "text_variants": "_transforms",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"corollary.coherence.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'corollary.coherence' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
