@@ -246,7 +246,7 @@ class RunFolder:
         self.close()
 
     def _forget_if_empty(self) -> None:
-        """Refused input must not bind the folder: where nothing was done yet, the next try may ask for something else."""
+        """Refused input must not bind the folder: where nothing was done, the next try may ask for something else."""
         entries = [p for p in self.path.rglob("*") if p.name not in (".lock", "config.toml")]
         if any(not p.is_dir() for p in entries):
             return
