@@ -26,9 +26,11 @@ from corollary.calibration import (
     replay,
     swap_regret,
 )
-from corollary.calibration._bounds import be_the_leader, candidates, closeness, leader_errors
+from corollary.calibration._bounds import be_the_leader, closeness, leader_errors
+from corollary.calibration._groups import announced, group
+from corollary.calibration._measures import error_of
 from corollary.calibration._norms import norm_values
-from corollary.calibration._regularisers import Regulariser
+from corollary.calibration._regularisers import Regulariser, known_regularisers
 
 NAMES = ("anti-leader", "best-response", "bursts", "constant", "random")
 LOG = Regulariser("exp", value=lambda x: np.exp(x).sum(-1), gradient=np.exp)  # a divergence that is not symmetric
@@ -68,7 +70,7 @@ def _answers(name, domain, seed):
 def test_g1_the_mean_minimises_every_bregman_loss():
     rng = np.random.default_rng(0)
     for domain in SETS:
-        for R in (*candidates(domain, 2), LOG):
+        for R in (*known_regularisers(domain, 2).values(), LOG):
             y, p = points_in(domain, 30, rng), points_in(domain, 200, rng)
             mean = y.mean(0)
             for q in p:
@@ -136,7 +138,7 @@ def test_g5_steps_of_the_proof():
             diameter = domain.diameter(norm)
             A = sum(closeness(e, n) for e, n in run.epochs)
             assert between <= diameter**2 * A + 1e-9  # the leader is close
-            for R in candidates(domain, norm):
+            for R in known_regularisers(domain, norm).values():
                 V = sum(n * R.gap(y[e.begin : e.begin + n]) for e, n in run.epochs)
                 level = R.divergence(run.sums / run.rounds[:, None], be_the_leader(run))
                 assert float(run.rounds @ level) / L <= V / L + 1e-8 * max(1, V)  # be the leader, constant 1
@@ -147,11 +149,10 @@ def test_g5_corrected_bound_on_a_thousand_sequences():
     tightest = paper = 0.0
     for domain, y, L, H in sequences(1000, 6):
         run, T = replay(y, L, H, domain=domain), len(y)
-        forecasts = run.forecasts()
+        groups = group(announced(run.forecasts(), None, y))
         for norm in (1, 2, np.inf):
             diameter = domain.diameter(norm)
-            squared = calibration_error(forecasts, None, y, norm=norm, power=2) / T
-            plain = calibration_error(forecasts, None, y, norm=norm) / T
+            squared, plain = (error_of(groups, norm=norm, power=k) / T for k in (2, 1))
             realised = calibration_bound(domain, T, L, H, norm=norm, outcomes=y)
             ahead = calibration_bound(domain, T, L, H, norm=norm)
             assert squared <= realised.squared + 1e-9
@@ -188,7 +189,7 @@ def test_g7_regularisers_are_strongly_convex_with_their_rates():
     rng = np.random.default_rng(8)
     for domain in SETS:
         for norm in (1, 1.5, 2, 3, np.inf):
-            for R in candidates(domain, norm):
+            for R in known_regularisers(domain, norm).values():
                 y, p = points_in(domain, 2000, rng), points_in(domain, 2000, rng)
                 if domain.corners() is not None:
                     y[:50] = domain.corners()[rng.integers(len(domain.corners()), size=50)]
@@ -207,7 +208,7 @@ def test_g7_regularisers_are_strongly_convex_with_their_rates():
 def test_g7_numerical_gradients():
     rng = np.random.default_rng(9)
     for domain in SETS:
-        for R in candidates(domain, 1):
+        for R in known_regularisers(domain, 1).values():
             p = points_in(domain, 1, rng)[0] * 0.9 + 0.1 * domain.centre
             step = 1e-6 * np.eye(domain.dim)
             slope = (R.value(p + step) - R.value(p - step)) / 2e-6

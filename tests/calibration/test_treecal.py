@@ -1,4 +1,4 @@
-"""TreeCal: streaming, literal and replayed forms agree; bad input leaves it unchanged; its state goes to disk and back."""
+"""TreeCal: streaming, literal and replayed forms agree; bad input changes nothing; its state goes to disk and back."""
 
 import json
 import tracemalloc
@@ -112,19 +112,21 @@ def test_bad_outcomes_are_refused_and_change_nothing(domain, y, message, as_ship
 def test_outcomes_outside_the_set_are_refused():
     for domain, y in ((Simplex(2), [0.7, 0.7]), (Ball(2), [1.0, 0.2])):
         forecaster = TreeCal(domain)
-        with pytest.raises(InvalidInputError, match="round 1: .*outside"):
+        with pytest.raises(InvalidInputError, match=r"round 1: .*outside"):
             forecaster.update(y)
         assert forecaster.rounds == 0
-    with pytest.raises(InvalidInputError, match="round 3: .*outside"):
+    with pytest.raises(InvalidInputError, match=r"round 3: .*outside"):
         replay([[0, 1], [1, 0], [1, 1]], domain=Simplex(2))
-    with pytest.raises(InvalidInputError, match="round 2: .*NaN"):
+    with pytest.raises(InvalidInputError, match=r"round 2: .*NaN"):
         replay([[0, 1], [np.nan, 0]])
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"dim": 0}, {"levels": 0}, {"branching": 1}, {"horizon": 0}, {"leaf": 0}, {"mixing": 1.0}, {"start": "end"}]
-    + [{"start": [0.5]}, {"levels": 2.5}, {"dim": True}, {"start": [np.nan, 0.0]}],
+    [
+        *({"dim": 0}, {"levels": 0}, {"branching": 1}, {"horizon": 0}, {"leaf": 0}, {"mixing": 1.0}),
+        *({"start": "end"}, {"start": [0.5]}, {"levels": 2.5}, {"dim": True}, {"start": [np.nan, 0.0]}),
+    ],
 )
 def test_arguments_out_of_range(arguments, as_shipped):
     with pytest.raises(InvalidInputError):

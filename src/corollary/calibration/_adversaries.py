@@ -136,7 +136,7 @@ def hard_sequence(dim: int, rounds: int, *, depth: int | None = None, labels: bo
     Args:
         dim: number of classes d.
         rounds: T.
-        depth: levels of the tree; None for log2 T, at most 12, so that every scale from one round to all of them counts.
+        depth: levels of the tree; None for log2 T, at most 12, so that every scale counts.
         labels: whether outcomes are vertices of the simplex.
         seed: of the draws.
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from corollary.calibration._norms import norm_values, order_of
-from corollary.calibration._regularisers import Regulariser, regulariser
+from corollary.calibration._regularisers import Regulariser, known_regularisers
 from corollary.calibration._replay import stream
 from corollary.calibration._schedule import Epoch, Schedule
 from corollary.calibration._sets import ConvexSet
@@ -132,7 +132,7 @@ def calibration_bound(
         raise InvalidInputError(f"`rounds` must be at least 1, got {rounds}")
     if order_of(norm) is None:
         raise InvalidInputError("bounds are known in l_p norms only; give the number p")
-    made = candidates(domain, norm) if regularisers is None else tuple(regularisers)
+    made = tuple(known_regularisers(domain, norm).values()) if regularisers is None else tuple(regularisers)
     y = None if outcomes is None else stream(outcomes, domain)[:rounds]
     diameter = domain.diameter(norm)
     pull = mixing * domain.farthest(domain.centre, norm)
@@ -144,17 +144,6 @@ def calibration_bound(
         squared += min(root**2, diameter**2 * count)
     squared /= rounds
     return Bound(float(np.sqrt(squared)), float(squared), diameter)
-
-
-def candidates(domain: ConvexSet, norm: Any) -> tuple[Regulariser, ...]:
-    """The regularisers known for the set and norm."""
-    found = []
-    for kind in ("euclidean", "entropic", "power", "product"):
-        try:
-            found.append(regulariser(domain, norm, kind=kind))
-        except InvalidInputError:
-            continue
-    return tuple(found)
 
 
 def pure_excess(diameter: float, rounds: int, levels: int = 4, branching: int = 8, *, samples: int = 16) -> float:

@@ -82,6 +82,16 @@ def regulariser(domain: ConvexSet, norm: Any = 2, *, kind: str = "best") -> Regu
 
     Reference: arXiv:2505.21460, section 2 (read in full); explicit constants derived.
     """
+    found = known_regularisers(domain, norm)
+    if kind == "best":
+        return min(found.values(), key=lambda r: r.rate)
+    if kind not in found:
+        raise InvalidInputError(f"{domain!r} has the regularisers {', '.join(found)}, not {kind!r}")
+    return found[kind]
+
+
+def known_regularisers(domain: ConvexSet, norm: Any) -> dict[str, Regulariser]:
+    """Every regulariser known in closed form for the set and norm, by kind."""
     q = order_of(norm)
     if q is None:
         raise InvalidInputError("rates are known in l_p norms only; give the number p, or a Regulariser of your own")
@@ -92,11 +102,7 @@ def regulariser(domain: ConvexSet, norm: Any = 2, *, kind: str = "best") -> Regu
         found["power"] = _power(domain, q)
     if isinstance(domain, Product):
         found["product"] = _product(domain, q)
-    if kind == "best":
-        return min(found.values(), key=lambda r: r.rate)
-    if kind not in found:
-        raise InvalidInputError(f"{domain!r} has the regularisers {', '.join(found)}, not {kind!r}")
-    return found[kind]
+    return found
 
 
 def _euclidean(domain: ConvexSet, q: float) -> Regulariser:
@@ -140,13 +146,13 @@ def _entropic(d: int) -> Regulariser:
 
 def _power(ball: Ball, q: float) -> Regulariser:
     """R = a ||x||_p^2 / (p - 1) with the p in (1, 2] that gives the least rate."""
-
-    def rate(p: float) -> float:
-        size = ball.radius * ball.dim ** exponent(ball.p, p)
-        return 4 * size**2 * ball.dim ** (2 * exponent(p, q)) / (p - 1)
-
-    p = float(min(1 + np.geomspace(1e-2, 1.0, 200), key=rate))
-    scale = ball.dim ** (2 * exponent(p, q)) / (p - 1)
+    p = 1 + np.geomspace(1e-2, 1.0, 200)
+    inverse, own, asked = 1 / p, 0.0 if ball.p == np.inf else 1 / ball.p, 0.0 if q == np.inf else 1 / q
+    radius = ball.radius * ball.dim ** np.maximum(0.0, inverse - own)  # of the ball in l_p
+    factor = ball.dim ** (2 * np.maximum(0.0, asked - inverse)) / (p - 1)  # ||x||_q^2 <= factor (p - 1) ||x||_p^2
+    rates = 4 * radius**2 * factor
+    best = int(rates.argmin())
+    p, scale, rate = float(p[best]), float(factor[best]), float(rates[best])
 
     def size(x: np.ndarray) -> Any:
         return (np.abs(x) ** p).sum(-1) ** (1 / p)
@@ -160,8 +166,8 @@ def _power(ball: Ball, q: float) -> Regulariser:
         f"squared l{p:.3g} / {p - 1:.3g}",
         value=lambda x: scale * size(x) ** 2,
         gradient=gradient,
-        rate=rate(p),
-        spread=rate(p) / 4,  # 0 <= R <= its maximum: a Jensen gap is at most that
+        rate=rate,
+        spread=rate / 4,  # 0 <= R <= its maximum: a Jensen gap is at most that
     )
 
 

@@ -1,8 +1,8 @@
 r"""The tree over time: epochs, levels, blocks.
 
-An epoch of N rounds has L levels; a node of level l = 1..L covers \(b_l = S H^{L - l}\) consecutive rounds (S = `leaf`),
-with the least H such that \(S H^L \ge N\), never below the `branching` asked for. When an epoch ends, a new one of twice
-its length begins.
+An epoch of N rounds has L levels; a node of level l = 1..L covers \(b_l = S H^{L - l}\) rounds in a row (S = `leaf`),
+with the least H such that \(S H^L \ge N\), never below the `branching` asked for. When an epoch ends, one of twice its
+length begins.
 """
 
 from collections.abc import Iterator

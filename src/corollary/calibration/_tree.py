@@ -1,11 +1,11 @@
 r"""TreeCal: calibrated forecasts of vectors against any adversary, by averages at L time scales.
 
-Round t (from 0) has the digits \(h_1 .. h_L\) of t in base H. A node of level l is a block of \(H^{L - l}\) rounds; when
-it begins it fixes its forecast: the mean of all outcomes seen so far in its parent's block (eq. 4, Algorithm 1). The
-announced distribution is uniform over the L nodes of the round. No regulariser, norm, learning rate or optimiser.
+Round t (from 0) has the digits \(h_1 .. h_L\) of t in base H. A node of level l is a block of \(H^{L - l}\) rounds.
+When it begins it fixes its forecast: the mean of all outcomes seen so far in its parent's block (eq. 4, Algorithm 1).
+The announced distribution is uniform over the L nodes of the round. No regulariser, norm, learning rate or optimiser.
 
 Fishelson, Golowich, Mohri and Schneider, "High-Dimensional Calibration from Swap Regret", NeurIPS 2025,
-arXiv:2505.21460 (read in full). The streaming form, restarts of doubled length and leaves of several rounds are derived.
+arXiv:2505.21460 (read in full). The streaming form, restarts of doubled length and wider leaves are derived.
 """
 
 from typing import Any
@@ -78,6 +78,8 @@ class TreeCal(OnlineForecaster):
         if isinstance(start, str) and start not in STARTS:
             raise InvalidInputError(f"`start` must be {' or '.join(STARTS)}, or a point, got {start!r}")
         self.start = start if isinstance(start, str) else vector(start, self.dim, "`start`")
+        if not isinstance(self.start, str) and self.domain is not None and not bool(self.domain.contains(self.start)):
+            raise InvalidInputError(f"`start` lies outside of the set ({self.domain!r}); the bound needs it inside")
         if not 0 <= mixing < 1:
             raise InvalidInputError(f"`mixing` must lie in [0, 1), got {mixing}")
         self.mixing = float(mixing)
