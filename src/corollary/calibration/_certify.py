@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from corollary.calibration._certificate import realised
 from corollary.calibration._groups import announced
-from corollary.calibration._norms import order_of
+from corollary.calibration._norms import norm_name, order_of
 from corollary.calibration._sets import ConvexSet
 from corollary.calibration._tree import SampleTreeCal, TreeCal
 from corollary.certificates import Assumption, Certificate, Reference
@@ -67,7 +67,10 @@ def certify_stream(
     evidence = data._asdict()
     found = {c.name: c.lhs for c in realised(witness, evidence)}
     witness["errors"] = [found[name] for name in found if name.endswith("calibration error a round")]
-    T, told = len(data.outcomes), ", ".join(f"{e:.4f} ({n})" for n, e in zip(names, witness["errors"], strict=True))
+    T, told = (
+        len(data.outcomes),
+        ", ".join(f"{e:.4f} ({n})" for n, e in zip(map(norm_name, names), witness["errors"], strict=True)),
+    )
     certificate = Certificate.issue(
         "calibration.realised",
         statement=f"Over these {T} rounds the calibration error a round is at most {told}"

@@ -79,7 +79,7 @@ class FosterGrid(_BinaryGrid):
         >>> forecaster = FosterGrid(1, resolution=4)
         >>> forecaster.update(1.0)
         >>> forecaster.predict()[0].tolist()
-        [[0.5]]
+        [[0.75]]
 
     Reference: Foster (1999), "A proof of calibration via Blackwell's approachability theorem"; the rule as derived in
         our notes, not read there.
@@ -93,7 +93,8 @@ class FosterGrid(_BinaryGrid):
 
     def _weights(self) -> np.ndarray:
         e = self._errors
-        i = int(np.argmax((e[:-1] <= 0) & (e[1:] >= 0)))  # exists: e_0 <= 0 <= e_m
+        able = np.flatnonzero((e[:-1] <= 0) & (e[1:] >= 0))  # not empty: e_0 <= 0 <= e_m
+        i = int(able[np.abs(able - (len(e) - 2) / 2).argmin()])
         low, high = abs(e[i]), abs(e[i + 1])
         weights = np.zeros(len(e))
         weights[i] = 0.5 if low + high == 0 else high / (low + high)

@@ -1,8 +1,8 @@
 r"""Post-hoc calibrators as scikit-learn estimators: fitted once on held-out probabilities, then applied.
 
-X holds a classifier's probabilities, a column for each class, y the labels. With parameters: temperature
-\(\mathrm{softmax}(z / \tau)\), vector \(\mathrm{softmax}(a \odot z + b)\), Dirichlet \(\mathrm{softmax}(W z + b)\), with
-z = log p; beta \(\sigma(a \log p - b \log(1 - p) + c)\), Platt \(\sigma(a \,\mathrm{logit} p + b)\), one class against
+X holds a classifier's probabilities, a column for each class, y the labels. With parameters, z = log p: temperature
+\(\mathrm{softmax}(z / \tau)\), vector \(\mathrm{softmax}(a \odot z + b)\), Dirichlet \(\mathrm{softmax}(W z + b)\),
+beta \(\sigma(a \log p - b \log(1 - p) + c)\), Platt \(\sigma(a \,\mathrm{logit} p + b)\), one class against
 the rest and normalised. Free ones: isotonic, histogram.
 """
 

@@ -2,9 +2,9 @@
 
 import typer
 
-from corollary.cli import bench, compose, demo, doctor, fit, generate, predict, report, route, verify
+from corollary.cli import bench, calibrate, compose, demo, doctor, fit, generate, predict, report, route, verify
 
-VERBS = (demo, compose, generate, fit, predict, verify, report, bench, doctor)
+VERBS = (demo, compose, generate, fit, predict, calibrate, verify, report, bench, doctor)
 
 
 def attach(app: typer.Typer) -> None:

@@ -51,7 +51,7 @@ def write_report(run: str | Path, out: Path | None = None) -> Path:
 
 def page_of(run: Run) -> str:
     """The page as text."""
-    from corollary.report import _composition, _fit, _generic  # noqa: F401  (the first two register their sections)
+    from corollary.report import _calibrate, _composition, _fit, _generic  # noqa: F401  (all but the last register sections)
     from corollary.report._certificate_card import certificate_section
 
     own = sections_of(run.verb)
