@@ -133,14 +133,23 @@ def cifar10(rng):
 
 
 def score(forecasts, weights, y):
-    """l1 errors a round, exact and by cells, and the Brier score with its refinement."""
-    from corollary.calibration import brier_decomposition, calibration_error, reliability_vectors
+    """l1 errors a round, exact and by cells, ECE of the mean forecasts, and the Brier score with its refinement."""
+    from corollary.calibration import (
+        brier_decomposition,
+        calibration_error,
+        expected_calibration_error,
+        reliability_vectors,
+    )
 
     parts = brier_decomposition(forecasts, weights, y)
+    mean = forecasts if weights is None else np.einsum("tl,tld->td", weights, forecasts)
+    simplex = mean.ndim == 2 and mean.min() >= 0 and np.allclose(mean.sum(1), 1) and y.min() >= 0
+    ece = {"ece": round(expected_calibration_error(mean, y, kind="classwise"), 4)} if simplex else {}
     grid = reliability_vectors(forecasts, weights, y, resolution=10)
     return {
         "exact": round(calibration_error(forecasts, weights, y) / len(y), 4),
         "cells": round(float(grid.weight @ np.abs(grid.forecast - grid.outcome).sum(1)), 4),
+        **ece,
         "brier": round(parts.brier, 4),
         "refinement": round(parts.refinement, 4),
     }
@@ -257,13 +266,10 @@ def adversary(stream, seed):
         for name, made in players.items():
             kept = []
 
-            def answer(p, w, past, kept=kept, rule=c.adversary(stream, domain, seed=seed)):
-                kept.append((p, w))
-                return rule(p, w, past)
-
-            y = np.empty((rounds, d))
+            rule, y = c.adversary(stream, domain, seed=seed), np.empty((rounds, d))
             for t in range(rounds):
-                y[t] = answer(*made.predict(), y[:t])
+                kept.append(made.predict())
+                y[t] = rule(*kept[-1], y[:t])
                 made.update(y[t])
             widest = max(len(w) for _, w in kept)
             p = np.array([np.concatenate([p, np.repeat(p[:1], widest - len(p), 0)]) for p, _ in kept])
@@ -303,7 +309,7 @@ def posthoc(stream, seed):
 
 
 def speed(stream, seed):
-    """Seconds of the literal algorithm, of the streaming form and of the replay on the same stream, and their forecasts."""
+    """Speed of the literal algorithm, the streaming form and the replay on one stream, and whether they agree."""
     from corollary.calibration import TreeCal, replay
     from corollary.calibration._literal import literal_forecasts
     from corollary.calibration._schedule import Schedule
@@ -386,6 +392,6 @@ def vector_table(records):
             lines.append(f"| **{stream}** ({told}) | {len(results)} |" + " |" * len(columns))
         for name, value in results[0].items():
             if isinstance(value, dict):
-                row = [number([r[name][k] for r in results]) for k in columns]
+                row = [number([r[name][k] for r in results]) if k in value else "–" for k in columns]
                 lines.append(f"| {stream}, {name} | {len(results)} | {' | '.join(row)} |")
     return "\n".join(lines)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from corollary.calibration._forecaster import OnlineForecaster
 from corollary.calibration._schedule import root
-from corollary.calibration._sets import Ball, ConvexSet
+from corollary.calibration._sets import Ball, Box, ConvexSet
 from corollary.errors import InvalidInputError
 
 Adversary = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -108,7 +108,7 @@ def _extremes(domain: ConvexSet, rng: np.random.Generator) -> np.ndarray:
     if isinstance(domain, Ball):
         directions = rng.normal(size=(64, domain.dim))
         return directions * (domain.radius / np.maximum(_size(directions, domain.p), 1e-300))[:, None]
-    if hasattr(domain, "low"):
+    if isinstance(domain, Box):
         chosen = rng.random((64, domain.dim)) < 0.5
         return np.where(chosen, domain.low, domain.high)
     raise InvalidInputError(f"no extreme points are known for {domain!r}")

@@ -73,7 +73,7 @@ def calibrate_stream(
     say("reading", 0.0)
     stream = read_stream(data, outcome=outcome, forecast=forecast, set=set, classes=classes)
     origin = {"data": str(Path(data).resolve()), "outcome": outcome, "forecast": forecast, "set": set}
-    chosen = {"method": method, "levels": levels, "branching": branching, "leaf": leaf, "seed": seed}
+    chosen: dict[str, Any] = {"method": method, "levels": levels, "branching": branching, "leaf": leaf, "seed": seed}
     write_json(run.inside("stream.json"), {**origin, **chosen, "classes": classes})
     calibrator = make_calibrator(stream, **chosen)
     announced = announce(calibrator, stream, run=run, say=say)
@@ -107,7 +107,9 @@ def make_calibrator(
     stream: Stream, *, method: str, levels: int | None, branching: int | None, leaf: int | None, seed: int
 ) -> Calibrator:
     """The calibrator of a stream; options of trees are for trees."""
-    options = {k: v for k, v in {"levels": levels, "branching": branching, "leaf": leaf}.items() if v is not None}
+    options: dict[str, Any] = {
+        k: v for k, v in {"levels": levels, "branching": branching, "leaf": leaf}.items() if v is not None
+    }
     common: dict[str, Any] = {
         "dim": stream.domain,
         "horizon": len(stream.outcomes),

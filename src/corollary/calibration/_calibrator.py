@@ -160,10 +160,14 @@ def choose(c: Choice) -> tuple[str, list[str]]:
     simplex = not isinstance(c.dim, ConvexSet) or isinstance(c.dim, Simplex)
     known = f"{c.horizon} rounds" if c.horizon else "unknown length"
     if c.base and simplex:
-        return "platt+calibeating", [
-            "a model's probabilities are given: scaling them online keeps what they know",
-            "calibeating on top takes out what the scaling leaves",
-            "for a guarantee against an adversary ask for treecal, which does without the model",
+        adversarial = "for a guarantee against an adversary ask for treecal, which does without the model"
+        scaled = "a model's probabilities are given: scaling them online keeps what they know"
+        if c.d <= 2:
+            return "platt+calibeating", [scaled, "calibeating on top takes out what the scaling leaves", adversarial]
+        return "platt", [
+            scaled,
+            "no bins on top: bins of the top class forget what is known of the others",
+            adversarial,
         ]
     if c.base:
         return "calibeating", ["a model's forecasts are given that are no probabilities: running means in their bins"]

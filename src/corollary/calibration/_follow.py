@@ -85,6 +85,7 @@ class Follower:
         self.base: np.ndarray | None = None
         self.announced: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self.shape = (1, 0)  # columns of the outcome and of the model
+        self._last: tuple[np.ndarray, np.ndarray] = (np.empty((0, 0)), np.empty(0))
         self.told = False  # whether the round that is open has been answered
 
     def answer(self, lines: Iterable[str], *, keep: bool = False) -> Iterator[Answer]:

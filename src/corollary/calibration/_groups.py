@@ -21,7 +21,7 @@ class Groups(NamedTuple):
     points: Float[np.ndarray, "G d"]
     weight: Float[np.ndarray, " G"]
     means: Float[np.ndarray, "G d"]
-    index: Int[np.ndarray, "T L"]
+    member: Int[np.ndarray, "T L"]
 
 
 class Announced(NamedTuple):

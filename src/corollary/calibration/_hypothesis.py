@@ -14,10 +14,8 @@ from corollary.errors import InvalidInputError
 METHODS = ("spiegelhalter", "hosmer-lemeshow", "resampling", "betting")
 
 
-class TestResult(NamedTuple):
+class CalibrationTest(NamedTuple):
     """The statistic and the p-value of a test."""
-
-    __test__ = False  # no test class, whatever its name
 
     statistic: float
     p_value: float
@@ -32,7 +30,7 @@ def calibration_test(
     bins: int = 10,
     draws: int = 999,
     seed: int = 0,
-) -> TestResult:
+) -> CalibrationTest:
     r"""Test whether probabilities are calibrated.
 
     Args:
@@ -79,7 +77,7 @@ def calibration_test(
     raise InvalidInputError(f"`method` must be one of {', '.join(METHODS)}, got {method!r}")
 
 
-def _spiegelhalter(p: np.ndarray, y: np.ndarray) -> TestResult:
+def _spiegelhalter(p: np.ndarray, y: np.ndarray) -> CalibrationTest:
     from scipy.stats import norm
 
     c = 1 - 2 * p  # |y - p|^2 = const + <c, y>
@@ -87,12 +85,12 @@ def _spiegelhalter(p: np.ndarray, y: np.ndarray) -> TestResult:
     variance = float((np.square(c) * p).sum() - np.square((c * p).sum(1)).sum())
     if variance <= 0:  # forecasts of 0 and 1 only: right, or refuted
         right = bool((np.abs(y - p) < 1e-12).all())
-        return TestResult(0.0 if right else np.inf, float(right), "spiegelhalter")
+        return CalibrationTest(0.0 if right else np.inf, float(right), "spiegelhalter")
     z = total / np.sqrt(variance)
-    return TestResult(float(z), float(2 * norm.sf(abs(z))), "spiegelhalter")
+    return CalibrationTest(float(z), float(2 * norm.sf(abs(z))), "spiegelhalter")
 
 
-def _hosmer_lemeshow(p: np.ndarray, y: np.ndarray, bins: int) -> TestResult:
+def _hosmer_lemeshow(p: np.ndarray, y: np.ndarray, bins: int) -> CalibrationTest:
     from scipy.stats import chi2
 
     if p.shape[1] != 2:
@@ -104,23 +102,25 @@ def _hosmer_lemeshow(p: np.ndarray, y: np.ndarray, bins: int) -> TestResult:
     variance = np.bincount(index, q * (1 - q), bins)
     kept = variance > 0
     statistic = float((excess[kept] ** 2 / variance[kept]).sum())
-    return TestResult(statistic, float(chi2.sf(statistic, max(int(kept.sum()), 1))), "hosmer-lemeshow")
+    return CalibrationTest(statistic, float(chi2.sf(statistic, max(int(kept.sum()), 1))), "hosmer-lemeshow")
 
 
-def _resampling(p: np.ndarray, y: np.ndarray, bins: int, draws: int, rng: np.random.Generator) -> TestResult:
+def _resampling(p: np.ndarray, y: np.ndarray, bins: int, draws: int, rng: np.random.Generator) -> CalibrationTest:
     def ece(codes: np.ndarray) -> float:
         return expected_calibration_error(p, codes, bins=bins, scheme="mass", kind="classwise")
 
     seen, steps = ece(y.argmax(1)), np.cumsum(p, 1)
     steps /= steps[:, -1:]
     worse = sum(ece((rng.random((len(p), 1)) > steps).sum(1)) >= seen - 1e-12 for _ in range(draws))
-    return TestResult(seen, (1 + worse) / (1 + draws), "resampling")
+    return CalibrationTest(seen, (1 + worse) / (1 + draws), "resampling")
 
 
-def _betting(p: np.ndarray, y: np.ndarray) -> TestResult:
-    """The mean of gamblers that bet on each class for and against, with stakes of several sizes."""
+def _betting(p: np.ndarray, y: np.ndarray) -> CalibrationTest:
+    """The mean of gamblers: on each class, and on too bold or too timid forecasts; for and against, several stakes."""
     stakes = np.array([0.05, 0.1, 0.2, 0.4, -0.05, -0.1, -0.2, -0.4])
-    gains = np.log1p(stakes[:, None, None] * (y - p))  # (stakes, n, K), each of mean at most 0 under the null
-    capital = np.exp(np.minimum(np.cumsum(gains, 1), 700)).mean((0, 2))
+    bold = ((1 - 2 * p) * (y - p)).sum(1, keepdims=True)
+    bets = np.hstack([y - p, bold])  # each of mean 0 under the null, between -2 and 2
+    capital = np.exp(np.minimum(np.cumsum(np.log1p(stakes[:, None, None] * bets), 1), 700)).mean(0)
+    capital = (capital[:, :-1].mean(1) + capital[:, -1]) / 2
     top = float(capital.max(initial=1.0))
-    return TestResult(top, min(1.0, 1 / top), "betting")
+    return CalibrationTest(top, min(1.0, 1 / top), "betting")

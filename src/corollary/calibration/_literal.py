@@ -43,7 +43,7 @@ class LiteralTreeCal:
         digits = self.digits()
         for level in range(1, self.levels + 1):
             node = digits[:level]
-            self.sums[node] = self.sums.get(node, 0.0) + y
+            self.sums[node] = np.add(self.sums[node], y) if node in self.sums else y
             self.counts[node] = self.counts.get(node, 0) + 1
         self.t += 1
 

@@ -115,7 +115,7 @@ def swap_regret(
     groups, R = group(data), loss or SQUARED
     paid = best = 0.0
     for j in range(data.weights.shape[1]):
-        w, best_reply = data.weights[:, j], groups.means[groups.index[:, j]]
+        w, best_reply = data.weights[:, j], groups.means[groups.member[:, j]]
         paid += float(w @ R.divergence(data.outcomes, data.forecasts[:, j]))
         best += float(w @ R.divergence(data.outcomes, best_reply))
     return paid - best
@@ -175,5 +175,5 @@ def brier_decomposition(forecasts: ArrayLike, weights: ArrayLike | None, outcome
     for j in range(data.weights.shape[1]):
         w = data.weights[:, j]
         score += float(w @ np.square(data.outcomes - data.forecasts[:, j]).sum(-1))
-        refinement += float(w @ np.square(data.outcomes - groups.means[groups.index[:, j]]).sum(-1))
+        refinement += float(w @ np.square(data.outcomes - groups.means[groups.member[:, j]]).sum(-1))
     return Brier(score / T, error_of(groups, norm="squared") / T, refinement / T)

@@ -56,7 +56,7 @@ class OnlinePlatt(OnlineForecaster):
         size = 1 if self._binary else self.dim
         self._origin = np.repeat([1.0, 0.0], size)
         self._w = self._origin.copy()
-        self._inverse = np.eye(2 * size) * (rate * radius) ** 2  # of A, which begins at 1 / (rate R)^2
+        self._inverse = np.eye(2 * size) * rate**2  # of A, which begins at 1 / rate^2
         self._u: np.ndarray | None = None
 
     def predict(self, base: ArrayLike | None = None) -> tuple[Float[np.ndarray, "l d"], Float[np.ndarray, " l"]]:

@@ -146,13 +146,13 @@ def _entropic(d: int) -> Regulariser:
 
 def _power(ball: Ball, q: float) -> Regulariser:
     """R = a ||x||_p^2 / (p - 1) with the p in (1, 2] that gives the least rate."""
-    p = 1 + np.geomspace(1e-2, 1.0, 200)
-    inverse, own, asked = 1 / p, 0.0 if ball.p == np.inf else 1 / ball.p, 0.0 if q == np.inf else 1 / q
+    grid = 1 + np.geomspace(1e-2, 1.0, 200)
+    inverse, own, asked = 1 / grid, 0.0 if ball.p == np.inf else 1 / ball.p, 0.0 if q == np.inf else 1 / q
     radius = ball.radius * ball.dim ** np.maximum(0.0, inverse - own)  # of the ball in l_p
-    factor = ball.dim ** (2 * np.maximum(0.0, asked - inverse)) / (p - 1)  # ||x||_q^2 <= factor (p - 1) ||x||_p^2
+    factor = ball.dim ** (2 * np.maximum(0.0, asked - inverse)) / (grid - 1)  # ||x||_q^2 <= factor (p - 1) ||x||_p^2
     rates = 4 * radius**2 * factor
     best = int(rates.argmin())
-    p, scale, rate = float(p[best]), float(factor[best]), float(rates[best])
+    p, scale, rate = float(grid[best]), float(factor[best]), float(rates[best])
 
     def size(x: np.ndarray) -> Any:
         return (np.abs(x) ** p).sum(-1) ** (1 / p)

@@ -53,8 +53,8 @@ def reliability(
     index, count = _bins(p, bins, scheme)
     weight = np.bincount(index, minlength=count).astype(float)
     kept = weight > 0
-    means = (np.bincount(index, v, count)[kept] / weight[kept] for v in (p, y))
-    return Reliability(*means, weight[kept] / len(p))
+    forecast, outcome = (np.bincount(index, v, count)[kept] / weight[kept] for v in (p, y))
+    return Reliability(forecast, outcome, weight[kept] / len(p))
 
 
 def reliability_vectors(

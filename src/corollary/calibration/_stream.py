@@ -94,7 +94,8 @@ def read_stream(
     if len(y_columns) == 1 and (classes or _are_labels(raw, len(p_columns))):
         named = [c for j in p_columns if (c := suffix(header[j], forecast or ""))]
         names = classes or class_names(raw, named if len(p_columns) > 1 else [])
-        outcomes, domain, note = one_hot(raw, names), Simplex(len(names)), f"{len(names)} labels"
+        outcomes, note = one_hot(raw, names), f"{len(names)} labels"
+        domain: ConvexSet = Simplex(len(names))
     else:
         names = []
         outcomes = numbers(rows, y_columns, header)
