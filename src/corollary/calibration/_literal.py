@@ -35,7 +35,7 @@ class LiteralTreeCal:
             if node not in self.forecasts:
                 k, h = node[:-1], node[-1]
                 means = [self.sums[*k, i] / self.counts[*k, i] for i in range(h)]
-                self.forecasts[node] = sum(means) / h if h else self.origin
+                self.forecasts[node] = sum(means, np.zeros(self.dim)) / h if h else self.origin
         return np.array([self.forecasts[digits[:level]] for level in range(1, self.levels + 1)])
 
     def update(self, y: np.ndarray) -> None:

@@ -4,7 +4,8 @@ No loop over rounds: level l has one sum a block, the sums of level l - 1 are th
 forecast is the exclusive running sum of its siblings over the rounds they hold.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,18 +19,30 @@ from corollary.errors import InvalidInputError
 
 
 @dataclass(frozen=True, eq=False)
+class Nodes:
+    """The nodes of one level of one tree: forecast, first round, rounds, sum of the outcomes of its rounds."""
+
+    points: np.ndarray
+    first: np.ndarray
+    rounds: np.ndarray
+    sums: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Replay:
-    """What TreeCal forecast on a recorded stream, a row for each node of its trees.
+    """What TreeCal forecast on a recorded stream: `points` and the other attributes have a row for each node.
 
     Args:
         outcomes: (T, d) the stream.
         levels: L.
-        points: (N, d) forecast of every node.
+        trees: of each epoch its schedule, the rounds it got, and its nodes by level, the coarsest first.
+
+    Attributes:
+        points: (N, d) forecast of every node, level by level.
         first: (N,) the round (from 0) in which it begins.
         rounds: (N,) rounds that it got.
         level: (N,) its level, 0 the coarsest.
         sums: (N, d) sum of the outcomes of its rounds.
-        epochs: the trees, with the rounds each got.
 
     Guarantee: none; `replay` says what it holds.
 
@@ -42,25 +55,43 @@ class Replay:
 
     outcomes: Float[np.ndarray, "T d"]
     levels: int
-    points: Float[np.ndarray, "N d"]
-    first: Int[np.ndarray, " N"]
-    rounds: Int[np.ndarray, " N"]
-    level: Int[np.ndarray, " N"]
-    sums: Float[np.ndarray, "N d"]
-    epochs: tuple[tuple[Epoch, int], ...]
+    trees: tuple[tuple[Epoch, int, tuple[Nodes, ...]], ...]
 
     def forecasts(self) -> Float[np.ndarray, "T L d"]:
         """The forecasts of every round, as `predict` announced them."""
-        out = np.empty((len(self.outcomes), self.levels, self.outcomes.shape[1]))
-        for j in range(self.levels):
-            begin, end = np.searchsorted(self.level, (j, j + 1))
-            points, rounds = self.points[begin:end], self.rounds[begin:end]
-            out[:, j] = points if len(points) == len(out) else np.repeat(points, rounds, axis=0)
+        d = self.outcomes.shape[1]
+        out = np.empty((len(self.outcomes), self.levels, d))
+        for epoch, count, nodes in self.trees:
+            rows = out[epoch.begin : epoch.begin + count]
+            for j, (block, level) in enumerate(zip(epoch.blocks, nodes, strict=True)):
+                whole = count // block
+                inside = rows[: whole * block].reshape(whole, block, self.levels, d)
+                inside[:, :, j] = level.points[:whole, None]
+                rows[whole * block :, j] = level.points[whole:]
         return out
 
     def weights(self) -> Float[np.ndarray, "T L"]:
         """1 / L everywhere."""
         return np.full((len(self.outcomes), self.levels), 1 / self.levels)
+
+    @property
+    def epochs(self) -> tuple[tuple[Epoch, int], ...]:
+        """The trees, with the rounds each got."""
+        return tuple((epoch, count) for epoch, count, _ in self.trees)
+
+    def _all(self, name: str) -> np.ndarray:
+        return np.concatenate([getattr(n[j], name) for j in range(self.levels) for *_, n in self.trees])
+
+    points = cached_property(lambda self: self._all("points"))
+    first = cached_property(lambda self: self._all("first"))
+    rounds = cached_property(lambda self: self._all("rounds"))
+    sums = cached_property(lambda self: self._all("sums"))
+
+    @cached_property
+    def level(self) -> Int[np.ndarray, " N"]:
+        """(N,) level of every node."""
+        sizes = [sum(len(n[j].rounds) for *_, n in self.trees) for j in range(self.levels)]
+        return np.repeat(np.arange(self.levels), sizes)
 
 
 def replay(
@@ -107,17 +138,14 @@ def replay(
     y = stream(outcomes, domain)
     made = TreeCal(domain or y.shape[1], levels, branching, horizon, leaf=leaf, start=start, mixing=mixing)
     origin = made._origin()
-    trees = [
-        nodes_of(y[e.begin : e.begin + n], e, origin, _means_before(y, e, n) if _wants_mean(made.start) else None)
-        for e, n in made.schedule.epochs(len(y))
-    ]
-    by_level = [part for level in zip(*trees, strict=True) for part in level]
-    points, first, rounds, sums = (np.concatenate(p) for p in zip(*by_level, strict=True))
-    counts = [sum(len(part[1]) for part in level) for level in zip(*trees, strict=True)]
-    if mixing:
-        points += mixing * (made.centre - points)
-    epochs = tuple(made.schedule.epochs(len(y)))
-    return Replay(y, levels, points, first, rounds, np.repeat(np.arange(levels), counts), sums, epochs)
+    trees = []
+    for epoch, count in made.schedule.epochs(len(y)):
+        means = _means_before(y, epoch, count) if _wants_mean(made.start) else None
+        nodes = nodes_of(y[epoch.begin : epoch.begin + count], epoch, origin, means)
+        if mixing:
+            nodes = tuple(replace(n, points=n.points + mixing * (made.centre - n.points)) for n in nodes)
+        trees.append((epoch, count, nodes))
+    return Replay(y, levels, tuple(trees))
 
 
 def _wants_mean(start: Any) -> bool:
@@ -131,11 +159,11 @@ def _means_before(y: np.ndarray, epoch: Epoch, count: int) -> np.ndarray:
     return running / np.maximum(np.arange(epoch.begin, epoch.begin + count), 1)[:, None]
 
 
-def nodes_of(y: np.ndarray, epoch: Epoch, origin: np.ndarray, means: np.ndarray | None) -> list[tuple[np.ndarray, ...]]:
-    """Points, first rounds, rounds and sums of the nodes of one tree, level by level from the coarsest."""
+def nodes_of(y: np.ndarray, epoch: Epoch, origin: np.ndarray, means: np.ndarray | None) -> tuple[Nodes, ...]:
+    """The nodes of one tree, level by level from the coarsest."""
     count, d, H = *y.shape, epoch.branching
     sums = y if epoch.leaf == 1 else np.add.reduceat(y, np.arange(0, count, epoch.leaf), axis=0)
-    found: list[tuple[np.ndarray, ...]] = []
+    found: list[Nodes] = []
     for level in range(epoch.levels - 1, -1, -1):
         block, nodes = epoch.blocks[level], len(sums)
         parents = -(-nodes // H)
@@ -157,9 +185,9 @@ def nodes_of(y: np.ndarray, epoch: Epoch, origin: np.ndarray, means: np.ndarray 
             running = whole[:, -1]
         first = np.arange(nodes) * block
         rounds = np.minimum(first + block, count) - first
-        found.append((points.reshape(-1, d)[:nodes], first + epoch.begin, rounds, sums))
+        found.append(Nodes(points.reshape(-1, d)[:nodes], first + epoch.begin, rounds, sums))
         sums = running
-    return found[::-1]
+    return tuple(found[::-1])
 
 
 def stream(outcomes: Any, domain: ConvexSet | None = None) -> np.ndarray:
