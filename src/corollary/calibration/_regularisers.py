@@ -12,6 +12,7 @@ full); the explicit forms are derived here, and tested.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,11 @@ def known_regularisers(domain: ConvexSet, norm: Any) -> dict[str, Regulariser]:
     q = order_of(norm)
     if q is None:
         raise InvalidInputError("rates are known in l_p norms only; give the number p, or a Regulariser of your own")
+    return dict(_known(domain, q))
+
+
+@lru_cache(maxsize=64)
+def _known(domain: ConvexSet, q: float) -> dict[str, Regulariser]:
     found = {"euclidean": _euclidean(domain, q)}
     if isinstance(domain, Simplex) and domain.dim > 1:
         found["entropic"] = _entropic(domain.dim)
