@@ -21,7 +21,14 @@ ADVERSARIES = ("anti-leader", "best-response", "bursts", "constant", "random")
 
 
 class Game(NamedTuple):
-    """What was announced and what happened."""
+    """What was announced and what happened.
+
+    Guarantee: none.
+
+    Example:
+        >>> Game(np.zeros((1, 1, 2)), np.ones((1, 1)), np.zeros((1, 2)))._fields
+        ('forecasts', 'weights', 'outcomes')
+    """
 
     forecasts: Float[np.ndarray, "T L d"]
     weights: Float[np.ndarray, "T L"]

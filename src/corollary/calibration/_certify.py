@@ -79,8 +79,8 @@ def certify_stream(
         witness=witness,
         reference=Reference(
             "Fishelson, Golowich, Mohri and Schneider, arXiv:2505.21460",
-            "Lemma 2.2 and Theorem 3.1",
-            "paper read in full; constants of the bound derived",
+            "Lemma 2.2 and Theorem 3.1" if witness["tree"] else "Lemma 2.2",
+            "paper read in full" + ("; constants of the bound derived" if witness["tree"] else ""),
         ),
         assumptions=(
             Assumption("each forecast was announced before its outcome was known"),

@@ -15,7 +15,14 @@ METHODS = ("spiegelhalter", "hosmer-lemeshow", "resampling", "betting")
 
 
 class CalibrationTest(NamedTuple):
-    """The statistic and the p-value of a test."""
+    """The statistic and the p-value of a test.
+
+    Guarantee: none; see `calibration_test`.
+
+    Example:
+        >>> CalibrationTest(1.0, 0.3, "spiegelhalter").p_value
+        0.3
+    """
 
     statistic: float
     p_value: float

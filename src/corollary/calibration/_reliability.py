@@ -18,7 +18,14 @@ SCHEMES = ("width", "mass")
 
 
 class Reliability(NamedTuple):
-    """One row for each bin that is not empty."""
+    """One row for each bin that is not empty.
+
+    Guarantee: none; see `reliability`.
+
+    Example:
+        >>> Reliability(np.array([0.2]), np.array([0.3]), np.ones(1))._fields
+        ('forecast', 'outcome', 'weight')
+    """
 
     forecast: Float[np.ndarray, "..."]
     outcome: Float[np.ndarray, "..."]
