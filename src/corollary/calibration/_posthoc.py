@@ -12,10 +12,26 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
 
-from corollary.errors import InvalidInputError, NotFittedError
+from corollary.errors import InvalidInputError
 
 FLOOR = 1e-7
+DOMAIN = "scikit-learn tries arbitrary features; a calibrator takes probabilities, a column for each class"
+EXPECTED_FAILED_CHECKS = dict.fromkeys(
+    (
+        *("check_fit_score_takes_y", "check_estimators_overwrite_params", "check_dont_overwrite_parameters"),
+        *("check_estimators_fit_returns_self", "check_readonly_memmap_input", "check_n_features_in_after_fitting"),
+        *("check_positive_only_tag_during_fit", "check_estimators_dtypes", "check_dtype_object"),
+        *("check_estimators_empty_data_messages", "check_pipeline_consistency", "check_estimators_nan_inf"),
+        *("check_estimators_pickle", "check_f_contiguous_array_estimator", "check_classifier_data_not_an_array"),
+        *("check_classifiers_one_label", "check_classifiers_classes", "check_classifiers_train"),
+        *("check_classifiers_regression_target", "check_supervised_y_2d", "check_methods_sample_order_invariance"),
+        *("check_methods_subset_invariance", "check_fit2d_1sample", "check_fit2d_1feature", "check_dict_unchanged"),
+        *("check_fit_idempotent", "check_fit_check_is_fitted", "check_n_features_in", "check_fit2d_predict1d"),
+    ),
+    DOMAIN,
+)
 
 
 class PostHocCalibrator(ClassifierMixin, BaseEstimator):
@@ -39,10 +55,14 @@ class PostHocCalibrator(ClassifierMixin, BaseEstimator):
             InvalidInputError: for shapes that do not fit, NaN, values that are no probabilities, labels of more
                 classes than columns.
         """
+        if y is None:
+            raise InvalidInputError("requires y to be passed, but the target y is None")
         P = _probabilities(X)
         labels = np.asarray(y)
         if labels.ndim != 1 or len(labels) != len(P):
             raise InvalidInputError(f"`y` must hold {len(P)} labels, got shape {labels.shape}")
+        if labels.dtype.kind == "f" and not (labels == np.round(labels)).all():
+            raise InvalidInputError("Unknown label type: `y` holds numbers that are no labels; give classes")
         K = P.shape[1]
         whole = labels.dtype.kind in "iu" and labels.min() >= 0 and labels.max() < K
         self.classes_ = np.arange(K) if whole else np.unique(labels)
@@ -57,8 +77,7 @@ class PostHocCalibrator(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: ArrayLike) -> Float[np.ndarray, "n k"]:
         """Calibrated probabilities (n, K); rows sum to one."""
-        if not hasattr(self, "classes_"):
-            raise NotFittedError(self, "predict_proba")
+        check_is_fitted(self)
         P = _probabilities(X)
         if P.shape[1] != len(self.classes_):
             raise InvalidInputError(f"fitted on {len(self.classes_)} columns, got {P.shape[1]}")
@@ -68,7 +87,8 @@ class PostHocCalibrator(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: ArrayLike) -> Shaped[np.ndarray, " n"]:
         """The most probable label of each row."""
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        best = self.predict_proba(X).argmax(1)
+        return self.classes_[best]
 
     def _fit(self, P: np.ndarray, Y: np.ndarray) -> None:
         raise NotImplementedError
@@ -304,6 +324,10 @@ class HistogramBinning(_OneAgainstRest):
 
 
 def _probabilities(X: Any) -> np.ndarray:
+    if hasattr(X, "tocsr"):
+        raise InvalidInputError("`X` is sparse; give a dense array of probabilities")
+    if np.asarray(X).dtype.kind == "c":
+        raise InvalidInputError("Complex data not supported; give probabilities")
     try:
         P = np.asarray(X, dtype=np.float64)
     except (TypeError, ValueError):
@@ -312,8 +336,10 @@ def _probabilities(X: Any) -> np.ndarray:
         P = np.stack([1 - P.reshape(-1), P.reshape(-1)], 1)
     if P.ndim != 2 or len(P) == 0:
         raise InvalidInputError(f"`X` must hold probabilities (n, K), at least one row, got shape {P.shape}")
-    if not np.isfinite(P).all() or P.min() < -1e-6 or np.abs(P.sum(1) - 1).max() > 1e-3:
-        raise InvalidInputError("`X` must hold probabilities: finite, not negative, rows that sum to one")
+    if not np.isfinite(P).all():
+        raise InvalidInputError("`X` holds NaN or inf; give finite probabilities")
+    if P.min() < -1e-6 or np.abs(P.sum(1) - 1).max() > 1e-3:
+        raise InvalidInputError("`X` must hold probabilities: not negative, rows that sum to one")
     P = np.maximum(P, 0.0)
     return P / P.sum(1, keepdims=True)
 
