@@ -21,6 +21,7 @@ from corollary.calibration import (
     replay,
 )
 from corollary.calibration._literal import literal_forecasts
+from corollary.calibration._replay import learned
 from corollary.calibration._schedule import Schedule, root
 from corollary.errors import InvalidFileError, InvalidInputError
 
@@ -53,6 +54,17 @@ def test_replay_equals_streaming(levels, branching, horizon, options):
     assert np.abs(replayed.forecasts() - streamed).max() < 1e-12
     assert np.allclose(replayed.weights(), 1 / levels)
     assert (np.bincount(replayed.level, replayed.rounds) == 157).all()
+
+
+@pytest.mark.parametrize("T", [1, 8, 9, 10, 26, 27, 28, 100])
+@pytest.mark.parametrize("options", [{}, {"leaf": 4}, {"start": "mean"}])
+def test_the_state_after_a_recorded_stream(T, options):
+    y = np.random.default_rng(6).dirichlet(np.ones(3), T + 40)
+    jumped, streamed = (TreeCal(3, 2, 3, **options) for _ in range(2))
+    learned(jumped, y[:T])
+    run(streamed, y[:T])
+    assert np.abs(run(jumped, y[T:]) - run(streamed, y[T:])).max() < 1e-12
+    assert jumped.rounds == streamed.rounds == T + 40
 
 
 def test_first_tree_is_branching_to_the_levels_then_doubled():

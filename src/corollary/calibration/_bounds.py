@@ -18,13 +18,15 @@ Merging equal forecasts only lowers it. Restarts add up; \(\mathrm{Cal}^{\|\cdot
 `corrected_bound` keeps their first constant and mends the second. The form above is derived here.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from corollary.calibration._norms import norm_values, order_of
+from corollary.calibration._groups import announced, group
+from corollary.calibration._measures import error_of
+from corollary.calibration._norms import norm_name, norm_values, order_of
 from corollary.calibration._regularisers import Regulariser, known_regularisers
 from corollary.calibration._replay import stream
 from corollary.calibration._schedule import Epoch, Schedule
@@ -186,7 +188,7 @@ class NormRow(NamedTuple):
     Guarantee: none; see `every_norm`.
 
     Example:
-        >>> NormRow("l1", 0.1, 1.2, 2.0).norm
+        >>> NormRow("l1", 0.1, 1.2, 2.0, "simplex").norm
         'l1'
     """
 
@@ -194,45 +196,44 @@ class NormRow(NamedTuple):
     error: float
     theorem: float
     trivial: float
+    domain: str
 
 
 def every_norm(
     forecasts: ArrayLike,
     weights: ArrayLike | None,
     outcomes: ArrayLike,
-    domain: ConvexSet,
+    domain: ConvexSet | Sequence[ConvexSet],
     *,
     norms: Iterable[Any] = (1, 1.5, 2, 4, np.inf),
     **tree: Any,
 ) -> list[NormRow]:
-    """One run's forecasts checked in every norm: the algorithm was told none of them.
+    """One run's forecasts checked in every norm and over every set that holds the outcomes: it was told none of them.
 
     Args:
         forecasts, weights, outcomes: as in `calibration_error`.
-        domain: the set of the outcomes.
+        domain: the set of the outcomes, or several.
         norms: which.
         tree: the arguments of `TreeCal` that the forecasts were made with.
 
-    Guarantee: for forecasts of TreeCal on these outcomes `error <= theorem` in every row.
+    Guarantee: for forecasts of TreeCal on these outcomes, begun inside of the sets, `error <= theorem` in every row.
 
     Example:
         >>> import numpy as np
-        >>> from corollary.calibration import Simplex, replay
+        >>> from corollary.calibration import Ball, Simplex, replay
         >>> run = replay(np.eye(3)[np.arange(64) % 3], levels=2, branching=8)
-        >>> rows = every_norm(run.forecasts(), None, run.outcomes, Simplex(3), levels=2, branching=8)
-        >>> [row.norm for row in rows], all(row.error <= row.theorem for row in rows)
-        (['l1', 'l1.5', 'l2', 'l4', 'linf'], True)
+        >>> found = every_norm(run.forecasts(), None, run.outcomes, (Simplex(3), Ball(3)), levels=2, branching=8)
+        >>> [row.norm for row in found[:5]], all(row.error <= row.theorem for row in found), found[9].domain
+        (['l1', 'l1.5', 'l2', 'l4', 'linf'], True, 'ball')
     """
-    from corollary.calibration._groups import announced, group
-    from corollary.calibration._measures import error_of
-    from corollary.calibration._norms import norm_name
-
     data = announced(forecasts, weights, outcomes)
     groups, T = group(data), len(data.outcomes)
-    rows = []
-    for norm in norms:
-        bound = calibration_bound(domain, T, norm=norm, outcomes=data.outcomes, **tree)
-        rows.append(NormRow(norm_name(norm), error_of(groups, norm=norm) / T, bound.error, bound.trivial))
+    chosen, rows = tuple(norms), []
+    for held in [domain] if isinstance(domain, ConvexSet) else domain:
+        for norm in chosen:
+            bound = calibration_bound(held, T, norm=norm, outcomes=data.outcomes, **tree)
+            error = error_of(groups, norm=norm) / T
+            rows.append(NormRow(norm_name(norm), error, bound.error, bound.trivial, type(held).__name__.lower()))
     return rows
 
 

@@ -13,7 +13,7 @@ from corollary.calibration._forecaster import load_forecaster
 from corollary.calibration._groups import Announced, group
 from corollary.calibration._measures import brier_decomposition, error_of, external_regret
 from corollary.calibration._reliability import expected_calibration_error, reliability
-from corollary.calibration._replay import replay
+from corollary.calibration._replay import learned, replay
 from corollary.calibration._sets import Simplex
 from corollary.calibration._stream import Stream, read_stream
 from corollary.calibration._tree import PengCal, TreeCal
@@ -139,8 +139,8 @@ def announce(calibrator: Calibrator, stream: Stream, *, run: RunFolder | None, s
     if is_tree(calibrator):
         forecaster = calibrator.forecaster
         found = replay(y, domain=stream.domain, **tree_settings(forecaster))
-        for outcome in y if len(y) <= CHUNK else ():  # the state to go on from; long streams are replayed only
-            calibrator.update(outcome)
+        learned(forecaster, y)  # the state to go on from
+        calibrator.rounds = len(y)
         return Announced(found.forecasts(), found.weights(), y)
     parts = []
     for k, begin in enumerate(range(0, len(y), CHUNK)):

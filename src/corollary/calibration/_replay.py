@@ -148,6 +148,25 @@ def replay(
     return Replay(y, levels, tuple(trees))
 
 
+def learned(forecaster: Any, outcomes: np.ndarray) -> None:
+    """Put a `TreeCal` that has seen nothing into the state after these outcomes, without a loop over them."""
+    f, (epoch, count) = forecaster, list(forecaster.schedule.epochs(len(outcomes)))[-1]
+    f._number, f.rounds, f._total = len(list(f.schedule.epochs(len(outcomes)))) - 1, len(outcomes), outcomes.sum(0)
+    if count == epoch.horizon:
+        f._number += 1
+        epoch, count = f.schedule.epoch(f._number, len(outcomes)), 0
+    f._epoch = epoch
+    for level, block in enumerate(epoch.blocks):
+        node, parent = count - count % block, count - count % (block * epoch.branching)
+        here = outcomes[epoch.begin + parent :]
+        f._sums[level], f._counts[level] = here.sum(0), len(here)
+        if node > parent:
+            f._points[level] = here[: node - parent].mean(0)
+        else:
+            before = outcomes[: epoch.begin + parent]
+            f._points[level] = before.mean(0) if _wants_mean(f.start) and len(before) else f._origin()
+
+
 def _wants_mean(start: Any) -> bool:
     return isinstance(start, str) and start == "mean"
 

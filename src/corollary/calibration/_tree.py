@@ -103,9 +103,8 @@ class TreeCal(OnlineForecaster):
         return points, np.full(self.levels, 1 / self.levels)
 
     def _origin(self) -> np.ndarray:
-        if not isinstance(self.start, str):
-            return self.start
-        return self._total / self.rounds if self.start == "mean" and self.rounds else self.centre
+        """What the first blocks forecast."""
+        return self.centre if isinstance(self.start, str) else self.start
 
     def _learn(self, y: np.ndarray) -> None:
         self._sums += y
