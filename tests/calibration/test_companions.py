@@ -253,6 +253,16 @@ def test_auto_picks_and_says_why(options, method):
     assert points.shape == (len(weights), made.dim)
 
 
+def test_auto_shapes_the_tree_by_what_the_theorem_can_say():
+    few = Calibrator("treecal", dim=3, horizon=4096, outcomes="vectors").forecaster
+    many = Calibrator("treecal", dim=50, horizon=4096, outcomes="vectors").forecaster
+    assert (few.levels, few.branching) == (3, 16)
+    assert (many.levels, many.branching) == (12, 2)
+    labels = Calibrator("treecal", dim=20, horizon=4096).forecaster
+    assert (labels.levels, labels.branching, labels.leaf) == (6, 2, 64)
+    assert Calibrator("treecal", dim=1, horizon=100, outcomes="vectors").forecaster.dim == 1
+
+
 @pytest.mark.parametrize("method", Calibrator.methods())
 def test_every_method_runs(method):
     base, y = drifting(80, seed=4)

@@ -109,6 +109,12 @@ def test_followed_forecasts_are_those_of_the_library(tmp_path):
     for told, expected in zip(problems, ("outside", "'x'", "1 fields", "'nan'"), strict=True):
         assert expected in told
         assert "round 5" in told
+    shares = Follower(tmp_path / "shares", outcome="[ab]", set="simplex")
+    shares.folder.mkdir()
+    told = list(shares.answer(["a,b", ".3,.7", ".5,.6"]))
+    assert "outside" in told[1].problem
+    with pytest.raises(InvalidInputError, match="given beforehand"):
+        Follower(tmp_path, set="ball")
     again = Follower(tmp_path, outcome="[ab]", method="treecal")
     assert next(again.answer(["a,b", "0,0"])).round == 6
 
@@ -163,7 +169,7 @@ def test_streams_are_read_as_what_they_are(tmp_path):
     labels = read_stream(write(tmp_path / "a.csv", "p,y\n.2,0\n.9,1\n"), forecast="p")
     assert labels.classes == ("0", "1")
     assert labels.base.tolist() == [[0.8, 0.2], [0.09999999999999998, 0.9]]
-    shares = read_stream(write(tmp_path / "b.csv", "y_1;y_2\n.2;.8\n1;0\n"), outcome="y_*")
+    shares = read_stream(write(tmp_path / "b.csv", "y_1;y_2\n.2;.8\n1;0\n.33333;.66666\n"), outcome="y_*")
     assert (shares.kind, shares.domain.as_plain()["set"]) == ("vectors", "simplex")
     free = read_stream(write(tmp_path / "c.csv", "a\tb\n1\t-3\n0\t5\n"), outcome="[ab]")
     assert free.domain.as_plain() == {"set": "box", "low": [0.0, -3.0], "high": [1.0, 5.0]}

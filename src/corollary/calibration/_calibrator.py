@@ -1,24 +1,27 @@
 """One door to all methods: `Calibrator("auto")` picks by dimension, horizon, kind of outcome, and says why."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from corollary.calibration._bounds import calibration_bound
 from corollary.calibration._forecaster import OnlineForecaster, from_plain
 from corollary.calibration._grid import BlackwellGrid, BlumMansourGrid, FosterGrid
 from corollary.calibration._learners import DiscountedMean, FollowTheLeader, Hedge
 from corollary.calibration._on_base import Calibeating, Chain, KuleshovErmon, PerBin
 from corollary.calibration._online_platt import OnlinePlatt
 from corollary.calibration._schedule import root
-from corollary.calibration._sets import ConvexSet, Simplex
+from corollary.calibration._sets import Box, ConvexSet, Simplex
 from corollary.calibration._tree import PengCal, SampleTreeCal, TreeCal
 from corollary.errors import InvalidInputError
 
 OUTCOMES = ("labels", "vectors")
 UNKNOWN = 4096  # rounds, where the horizon is not told
+SPEAKS = 0.8  # of the trivial bound: above it a bound is not worth a larger error
 Maker = Callable[["Choice"], OnlineForecaster]
 
 
@@ -32,14 +35,35 @@ class Choice:
         self.d = dim.dim if isinstance(dim, ConvexSet) else dim
         self.horizon, self.outcomes, self.base, self.options = horizon, outcomes, base, options
 
+    @cached_property
+    def speaks(self) -> bool:
+        """Whether the theorem says something about a tree of few levels at this length."""
+        T, domain = self.horizon or UNKNOWN, self.dim
+        if not isinstance(domain, ConvexSet):
+            domain = Simplex(domain) if domain > 1 else Box([0.0], [1.0])
+        bound = calibration_bound(domain, T, self.few, self.wide(self.few), leaf=self.leaf)
+        return bound.error < SPEAKS * bound.trivial
+
+    @property
+    def leaf(self) -> int:
+        """Rounds of a leaf: labels need several, since one round is no average."""
+        return max(1, min(64, (self.horizon or UNKNOWN) // 64)) if self.outcomes == "labels" else 1
+
+    @property
+    def few(self) -> int:
+        """Levels with which the bound is best at lengths that can be run."""
+        return 2 if self.outcomes == "labels" or (self.horizon or UNKNOWN) < 256 else 3
+
+    def wide(self, levels: int) -> int:
+        """The branching that so many levels need for the horizon."""
+        return max(2, root(-(-(self.horizon or UNKNOWN) // self.leaf), levels))
+
     @property
     def tree(self) -> dict[str, Any]:
-        """Levels, branching and leaf of a tree for this horizon: labels need leaves of several rounds."""
-        T = self.horizon or UNKNOWN
-        leaf = max(1, min(64, T // 64)) if self.outcomes == "labels" else 1
-        levels = 2 if self.outcomes == "labels" or T < 256 else 3
-        branching = max(2, root(-(-T // leaf), levels))
-        found = {"levels": levels, "branching": branching, "leaf": leaf, "horizon": self.horizon}
+        """Few levels where the theorem then speaks; else the many that err least on what was measured."""
+        steps = -(-(self.horizon or UNKNOWN) // self.leaf)
+        levels = self.few if self.speaks else max(1, min(12, (steps - 1).bit_length()))
+        found = {"levels": levels, "branching": self.wide(levels), "leaf": self.leaf, "horizon": self.horizon}
         return {**found, **self.options}
 
     @property
@@ -180,5 +204,11 @@ def choose(c: Choice) -> tuple[str, list[str]]:
     reasons = ["vectors: no grid is small enough, and TreeCal is calibrated in every norm against any adversary"]
     if c.outcomes == "labels":
         reasons.append(f"outcomes are single classes: leaves of {tree['leaf']} rounds, since one round tells little")
-    reasons.append(f"{tree['levels']} levels, branching {tree['branching']} for {known}")
+    shape = f"{tree['levels']} levels, branching {tree['branching']} for {known}"
+    told = (
+        "few, so that the theorem says something"
+        if c.speaks
+        else "many: no tree of this length has a bound that speaks"
+    )
+    reasons.append(f"{shape}: {told}")
     return "treecal", reasons

@@ -43,7 +43,8 @@ class Follower:
         folder: the run folder; a log in it is learned first.
         outcome: column of the outcome of the round before, empty where there was none; a pattern for vectors.
         forecast: pattern of a model's columns for the next round; None without a model.
-        classes: names of the classes; None where outcomes are numbers in the box [low, high]^d.
+        classes: names of the classes; None where outcomes are vectors.
+        set: of vectors, `"simplex"`, or (`"auto"`, `"box"`) the box [low, high]^d.
         low, high: limits of numeric outcomes.
         method: of `Calibrator`.
         seed: of everything random.
@@ -69,6 +70,7 @@ class Follower:
         outcome: str = "y",
         forecast: str | None = None,
         classes: list[str] | None = None,
+        set: str = "auto",
         low: float = 0.0,
         high: float = 1.0,
         method: str = "auto",
@@ -76,9 +78,12 @@ class Follower:
     ) -> None:
         if classes is not None and (len(classes) < 2 or len({*classes}) < len(classes)):
             raise InvalidInputError(f"at least two different classes are needed, got {', '.join(classes)}")
+        if set not in ("auto", "simplex", "box"):
+            raise InvalidInputError(f"a live stream lies in a simplex or a box given beforehand, not in a {set!r}")
         if not low < high:
             raise InvalidInputError(f"`low` must be below `high`, got {low} and {high}")
         self.folder, self.outcome, self.forecast = Path(folder), outcome, forecast
+        self.set = set
         self.classes, self.low, self.high, self.method, self.seed = classes, low, high, method, seed
         self.calibrator: Calibrator | None = None
         self.domain: ConvexSet | None = None
@@ -136,6 +141,8 @@ class Follower:
             domain: ConvexSet = Simplex(len(self.classes))
             if outcomes != 1:
                 raise InvalidInputError(f"labels stand in one column, {self.outcome!r} means {outcomes}")
+        elif self.set == "simplex":
+            domain = Simplex(outcomes)
         else:
             domain = Box(np.full(outcomes, self.low), np.full(outcomes, self.high))
         if forecasts and forecasts != domain.dim and not (forecasts == 1 and domain.dim == 2):

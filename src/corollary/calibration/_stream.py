@@ -14,6 +14,7 @@ from corollary.errors import InvalidFileError, InvalidInputError
 
 DELIMITERS = ",;\t|"
 MOST_CLASSES = 1000
+ROUNDING = 1e-4  # by which the decimals of probabilities may miss one
 SETS = ("auto", "simplex", "ball", "box")
 
 
@@ -98,8 +99,7 @@ def read_stream(
         domain: ConvexSet = Simplex(len(names))
     else:
         names = []
-        outcomes = numbers(rows, y_columns, header)
-        domain, note = find_set(outcomes, set)
+        outcomes, domain, note = find_set(numbers(rows, y_columns, header), set)
     return Stream(outcomes, _fitted(base, domain), domain, tuple(names), note)
 
 
@@ -205,20 +205,21 @@ def one_hot(raw: list[str], names: list[str]) -> np.ndarray:
     return np.eye(len(names))[codes]
 
 
-def find_set(y: np.ndarray, kind: str) -> tuple[ConvexSet, str]:
-    """The set of vector outcomes, and how it was found."""
+def find_set(y: np.ndarray, kind: str) -> tuple[np.ndarray, ConvexSet, str]:
+    """Vector outcomes, their set, and how it was found; decimals of probabilities may miss one by a rounding."""
     if kind not in SETS:
         raise InvalidInputError(f"`set` must be one of {', '.join(SETS)}, got {kind!r}")
     simplex = Simplex(y.shape[1])
-    inside = simplex.contains(y, tol=1e-6)
+    inside = simplex.contains(y, tol=ROUNDING)
     if kind == "simplex" and not inside.all():
         raise InvalidInputError(f"round {int(np.argmin(inside)) + 1}: the outcome lies outside of the simplex")
     if kind == "simplex" or (kind == "auto" and y.shape[1] > 1 and inside.all()):
-        return simplex, "all outcomes are probabilities"
+        y = np.maximum(y, 0.0)
+        return y / y.sum(1, keepdims=True), simplex, "all outcomes are probabilities"
     if kind == "ball":
         radius = float(np.sqrt(np.square(y).sum(1).max())) or 1.0
-        return Ball(y.shape[1], 2, radius), "the smallest l2 ball around 0 that holds these outcomes"
-    return Box(y.min(0), y.max(0)), "the smallest box that holds these outcomes"
+        return y, Ball(y.shape[1], 2, radius), "the smallest l2 ball around 0 that holds these outcomes"
+    return y, Box(y.min(0), y.max(0)), "the smallest box that holds these outcomes"
 
 
 def _fitted(base: np.ndarray | None, domain: ConvexSet) -> np.ndarray | None:
@@ -232,7 +233,7 @@ def _fitted(base: np.ndarray | None, domain: ConvexSet) -> np.ndarray | None:
             f"the model has {base.shape[1]} columns, the outcomes {domain.dim} classes or coordinates"
         )
     if isinstance(domain, Simplex):
-        inside = (base >= -1e-6).all(1) & (np.abs(base.sum(1) - 1) <= 1e-3)
+        inside = domain.contains(base, tol=ROUNDING * 10)
         if not inside.all():
             t = int(np.argmin(inside))
             raise InvalidInputError(f"round {t + 1}: the model's forecasts {base[t].tolist()} are no probabilities")

@@ -47,7 +47,7 @@ def run(
         if data is not None:
             raise InvalidInputError("--follow reads standard input; give no file")
         settings: dict[str, Any] = {"outcome": outcome, "forecast": forecast, "classes": names}
-        settings |= {"low": low, "high": high, "method": method, "seed": seed}
+        settings |= {"set": domain, "low": low, "high": high, "method": method, "seed": seed}
         _follow(out, settings, overwrite=overwrite, quiet=quiet)
         return
     if data is None:
