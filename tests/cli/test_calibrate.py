@@ -69,6 +69,7 @@ def test_errors_are_one_sentence(csv, tmp_path):
         ([tmp_path / "none.csv"], "no such file"),
         ([], "give a CSV file"),
         ([csv, "--follow"], "give no file"),
+        (["--follow", "--levels", "3"], "for recorded streams"),
     ):
         done = run_command("calibrate", *arguments, "--out", tmp_path / "run", "--overwrite")
         assert done.returncode == 1, arguments

@@ -46,6 +46,8 @@ def run(
     if follow:
         if data is not None:
             raise InvalidInputError("--follow reads standard input; give no file")
+        if levels or branching or leaf:
+            raise InvalidInputError("--levels, --branching and --leaf are for recorded streams; leave them out")
         settings: dict[str, Any] = {"outcome": outcome, "forecast": forecast, "classes": names}
         settings |= {"set": domain, "low": low, "high": high, "method": method, "seed": seed}
         _follow(out, settings, overwrite=overwrite, quiet=quiet)
