@@ -23,6 +23,7 @@ SYMBOLS = {
     **{f"{size}{side}": "" for size in ("big", "Big", "bigg", "Bigg") for side in ("", "l", "r")},
     "lambda": "λ", "Lambda": "Λ", "pi": "π", "epsilon": "ε", "sigma": "σ", "mu": "μ", "rho": "ρ", "gamma": "γ",
     "delta": "δ", "Delta": "Δ", "theta": "θ", "phi": "φ", "Phi": "Φ", "beta": "β", "eta": "η", "alpha": "α", "tau": "τ",
+    "nu": "ν", "Pi": "Π", "langle": "⟨", "rangle": "⟩", "leftarrow": " ← ", "sup": " sup ",
     "ell": "ℓ", "nabla": "∇", "infty": "∞", "sum": "∑", "prod": "∏", "int": "∫", "cdot": "·", "dots": "…", "ldots": "…",
     "cdots": "…", "mid": " | ", "|": "‖", "top": "ᵀ", "odot": "⊙", "star": "*",
     "le": " ≤ ", "ge": " ≥ ", "ne": " ≠ ", "propto": " ∝ ", "in": " ∈ ", "to": " → ", "sim": " ~ ", "approx": " ≈ ",
@@ -30,6 +31,8 @@ SYMBOLS = {
     "log": " log ", "max": " max ", "min": " min ", "exp": " exp ", "arg": " arg ", "quad": " ", "qquad": " ",
     ",": " ", ";": " ", ":": " ", " ": " ", "!": "", "\\": " ",
 }  # fmt: skip
+
+ACCENTS = {"hat": "\u0302", "tilde": "\u0303", "bar": "\u0304"}
 
 
 def entries(markdown: str) -> list[tuple[str, str]]:
@@ -105,8 +108,8 @@ def _item(tokens: list[str]) -> str:
         return f"{_bracketed(_argument(tokens))}/{_bracketed(_argument(tokens))}"
     if name == "sqrt":
         return "√" + _bracketed(_argument(tokens))
-    if name == "hat":
-        return _argument(tokens) + "\u0302"
+    if name in ACCENTS:
+        return _argument(tokens) + ACCENTS[name]
     return "" if name in PLAIN else html.escape(SYMBOLS.get(name, name))
 
 

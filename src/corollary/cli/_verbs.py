@@ -2,9 +2,22 @@
 
 import typer
 
-from corollary.cli import bench, cohere, compose, demo, doctor, fit, generate, predict, report, route, verify
+from corollary.cli import (
+    bench,
+    calibrate,
+    cohere,
+    compose,
+    demo,
+    doctor,
+    fit,
+    generate,
+    predict,
+    report,
+    route,
+    verify,
+)
 
-VERBS = (demo, compose, generate, fit, predict, cohere, verify, report, bench, doctor)
+VERBS = (demo, compose, generate, fit, predict, cohere, calibrate, verify, report, bench, doctor)
 
 
 def attach(app: typer.Typer) -> None:

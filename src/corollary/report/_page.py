@@ -51,7 +51,14 @@ def write_report(run: str | Path, out: Path | None = None) -> Path:
 
 def page_of(run: Run) -> str:
     """The page as text."""
-    from corollary.report import _coherence, _composition, _fit, _generic, _routing  # noqa: F401  (all but one register sections)
+    from corollary.report import (  # noqa: F401  (all but _generic register sections)
+        _calibrate,
+        _coherence,
+        _composition,
+        _fit,
+        _generic,
+        _routing,
+    )
     from corollary.report._certificate_card import certificate_section
 
     own = sections_of(run.verb)
