@@ -10,8 +10,9 @@ from pyarrow import parquet
 
 from corollary.certificates import load_certificate
 from corollary.coherence import Columns, cohere_table, project, project_orbits
-from corollary.coherence import _table as module
-from corollary.coherence._table import read_rows
+from corollary.coherence import _stream as module
+from corollary.coherence._stream import read_rows
+from corollary.coherence._table import Sums
 from corollary.errors import InvalidFileError, InvalidInputError
 from corollary.runs import RunFolder
 
@@ -130,7 +131,7 @@ def test_a_full_disk_leaves_nothing_half_written(table, tmp_path, monkeypatch):
 
 
 def test_memory_grows_with_the_orbits_only(rng):
-    sums = module.Sums(3, False)
+    sums = Sums(3, False)
     for i in range(60):
         names = module.Names(np.repeat(np.arange(10), 4), list(range(5 * i, 5 * i + 10)))  # half of them seen before
         logs = np.log(rng.dirichlet(np.ones(3), size=40))

@@ -33,7 +33,7 @@ def run(
     `corollary cohere predictions.parquet --orbit question --proba "p_*"` writes the improved predictions; `corollary
     cohere audit BEFORE AFTER --orbit question` says what gain any other change of predictions can guarantee.
     """
-    from corollary.coherence._table import Columns
+    from corollary.coherence import Columns
     from corollary.errors import InvalidInputError
 
     patterns = tuple(p.strip() for p in proba.split(",") if p.strip())
@@ -96,16 +96,16 @@ def _audit(
     as_json: bool,
 ) -> None:
     from corollary.coherence import audit
-    from corollary.coherence._table import Columns, read_rows
+    from corollary.coherence._stream import Columns, read_rows
     from corollary.errors import InvalidInputError
 
     def rows(path: str) -> tuple[Any, Any]:
         return read_rows(path, Columns(orbit if orbit is not None else first(path), patterns), floor=floor)
 
     def first(path: str) -> str:
-        from corollary.coherence._table import _schema
+        from corollary.coherence._stream import column_names
 
-        return _schema(Path(path))[0]
+        return column_names(Path(path))[0]
 
     (names, q), (others, f) = rows(before), rows(after)
     if orbit is not None and (names.shape != others.shape or (names != others).any()):

@@ -9,7 +9,7 @@ _HOME = {
     "Bregman": "_divergences",
     "CoherentAnswers": "_answers",
     "CoherentClassifier": "_classifier",
-    "Columns": "_table",
+    "Columns": "_stream",
     "Contrast": "_contrast",
     "ModuleClassifier": "_torch",
     "Projection": "_projection",

@@ -14,12 +14,12 @@ from jaxtyping import Bool, Float
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 
+from corollary.certificates import hash_rows, refuse_seen
 from corollary.deferral._certified_rejection import certify_accepted_error
 from corollary.deferral._coverage import CoverageCurve, CoverageInterval, coverage_intervals, precision_coverage
 from corollary.deferral._inputs import not_fitted, validated
 from corollary.deferral._rejection import FORMS, calibrated_beta, rejection_cost, rejection_loss
 from corollary.deferral._rejection_peers import selective_loss
-from corollary.deferral._rows import refuse_seen, row_hashes
 from corollary.deferral._training import Linear, as_dense, fit_linear, fit_network, standard_network
 from corollary.errors import InvalidInputError
 
@@ -128,7 +128,7 @@ class Rejector(ClassifierMixin, BaseEstimator):
         if self.error is not None:
             self._choose_price(x, good)
         self._learn(x, good)
-        self._seen = row_hashes(x, good)
+        self._seen = hash_rows(x, good)
         self._statements: dict[bytes, int] = {}
         return self
 
@@ -178,7 +178,7 @@ class Rejector(ClassifierMixin, BaseEstimator):
         if not np.isfinite(threshold):
             raise InvalidInputError(f"`by` must give a finite threshold, it gave {threshold}")
         self.threshold_ = threshold
-        self._seen = np.concatenate([self._seen, row_hashes(x, good)])
+        self._seen = np.concatenate([self._seen, hash_rows(x, good)])
         return self
 
     def certify(
@@ -204,7 +204,7 @@ class Rejector(ClassifierMixin, BaseEstimator):
             raise not_fitted(self, "certify")
         x, _ = validated(self, X)
         good = self._good(y)
-        rows = row_hashes(x, good)
+        rows = hash_rows(x, good)
         checked = refuse_seen(rows, self._seen, use="training")
         key = np.sort(rows).tobytes()
         self._statements[key] = self._statements.get(key, 0) + 1

@@ -4,17 +4,13 @@ import contextlib
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt64
 from numpy.typing import ArrayLike
 
 from corollary.certificates import Assumption, Certificate, Reference, Undecided
 from corollary.certificates._concentration import check_level
-from corollary.errors import InvalidInputError, ReusedRowsError
+from corollary.errors import InvalidInputError
 from corollary.metrics._certificate import METHODS, at_least, choose_method
 from corollary.metrics._metric import LinearFractionalMetric, confusion, get_metric
-
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-BY_CHANCE = 4.0  # standard deviations of equal rows that chance is granted before rows count as used before
 
 
 def certify_metric(
@@ -117,40 +113,6 @@ def hold_out(count: int, share: Any, *, seed: int) -> tuple[np.ndarray, np.ndarr
         raise InvalidInputError(f"`certify={share}` of {count} rows leaves nothing to learn from or to certify on")
     order = np.random.default_rng([seed, 0xCE27]).permutation(count)
     return np.sort(order[held:]), np.sort(order[:held])
-
-
-def row_hashes(X: np.ndarray, Y: np.ndarray) -> UInt64[np.ndarray, " n"]:
-    """(n,) hashes of rows with their truth: every value's bits mixed (splitmix64) under its column's key, summed."""
-    table = np.column_stack([np.asarray(X, dtype=np.float64), Y.astype(np.float64)]) + 0.0  # -0.0 is 0.0
-    total = np.zeros(len(table), dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        for j in range(table.shape[1]):
-            bits = np.ascontiguousarray(table[:, j]).view(np.uint64) + GOLDEN * np.uint64(j + 1)
-            bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            total += bits ^ (bits >> np.uint64(31))
-    return total
-
-
-def refuse_used(rows: UInt64[np.ndarray, " n"], trained: UInt64[np.ndarray, " m"]) -> Assumption:
-    """Refuse rows that training has seen, beyond the equal rows that chance explains.
-
-    Tables of few distinct values repeat rows; a fresh row equals a training row about as often as training rows equal
-    one another.
-
-    Raises:
-        ReusedRowsError: naming how many.
-    """
-    seen = int(np.isin(rows, trained).sum())
-    _, inverse, counts = np.unique(trained, return_inverse=True, return_counts=True)
-    repeats = float((counts[inverse] > 1).mean())
-    n = len(rows)
-    allowed = n * repeats + BY_CHANCE * np.sqrt(max(n * repeats * (1 - repeats), 1.0)) if repeats else 0.0
-    if seen > allowed:
-        raise ReusedRowsError(seen, n, "training")
-    return Assumption(
-        "no row trained or chose the classifier", f"{seen} of {n} rows equal a training row, {allowed:.0f} by chance"
-    )
 
 
 def describe(metric: LinearFractionalMetric, certificate: Certificate) -> str:

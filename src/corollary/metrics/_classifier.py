@@ -18,10 +18,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from corollary.certificates import Assumption
+from corollary.certificates import Assumption, hash_rows, refuse_seen
 from corollary.errors import InvalidInputError, NotFittedError
 from corollary.metrics._average import AVERAGES, averaged, column_denominators
-from corollary.metrics._certify import certify_metric, hold_out, refuse_used, row_hashes
+from corollary.metrics._certify import certify_metric, hold_out
 from corollary.metrics._metric import confusion, get_metric
 from corollary.metrics._metro import Validation, make_folds
 from corollary.metrics._oracles import make_oracle
@@ -171,7 +171,7 @@ class MetroClassifier(ClassifierMixin, BaseEstimator):
                 raise InvalidInputError("the rows left to learn from hold one class only; lower `certify`, add rows")
         self.metric_ = metric
         self._learn(X[learn], Y[learn])
-        self._trained = row_hashes(X[learn], Y[learn])
+        self._trained = hash_rows(X[learn], Y[learn])
         self._statements: dict[bytes, int] = {}
         if share is not None:
             note = f"{len(held)} rows held out by a plain draw, seed {self.seed}"
@@ -360,9 +360,9 @@ class MetroClassifier(ClassifierMixin, BaseEstimator):
         return self._issue(X, truth, delta=delta, method=method)
 
     def _issue(self, X: Any, Y: Any, *, delta: float | None = None, method: str = "auto", held_out: str = "") -> Any:
-        rows = row_hashes(X, Y)
-        check = Assumption("no row trained or chose the classifier", held_out) if held_out else None
-        check = check or refuse_used(rows, self._trained)
+        rows = hash_rows(X, Y)
+        check = Assumption("nothing saw the certifying rows before", held_out) if held_out else None
+        check = check or refuse_seen(rows, self._trained)
         key = np.sort(rows).tobytes()
         self._statements[key] = self._statements.get(key, 0) + 1
         self.certificate_, self.evidence_ = certify_metric(
