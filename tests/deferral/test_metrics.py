@@ -181,3 +181,11 @@ def test_evaluation_reads_them_with_intervals():
     assert found["knows"]["cost_at_95"] < found["random"]["cost_at_95"]
     low, high = found["random"]["interval"]["quality_at_50"]
     assert low < found["random"]["quality_at_50"] < high
+
+
+def test_one_score_for_all_prompts_is_random_routing():
+    weak, strong = np.array([0.0, 1.0, 0.0, 0.0]), np.array([1.0, 1.0, 1.0, 0.0])
+    curve = routellm_curve(np.full(4, 0.3), weak, strong)
+    assert curve.x.tolist() == [0.0, 1.0]
+    assert apgr(curve, weak.mean(), strong.mean()) == pytest.approx(0.5)
+    assert cpt(curve, weak.mean(), strong.mean(), 0.2) == pytest.approx(20.0)

@@ -54,6 +54,8 @@ def routellm_curve(scores: Any, weak: Any, strong: Any, *, edges: int = 10) -> C
     order = np.argsort(score, kind="stable")
     ranked = score[order]
     edge = np.unique(np.quantile(ranked, np.linspace(0, 1, edges + 1)))
+    if len(edge) == 1:  # one score for all prompts routes at random; RouteLLM's own code gives no curve then
+        return Curve(np.array([0.0, 1.0]), np.array([w.mean(), s.mean()]))
     first = np.append(np.searchsorted(ranked, edge[:-1], side="left"), np.searchsorted(ranked, edge[-1], side="right"))
     gained = np.concatenate([[0.0], np.cumsum((s - w)[order][::-1])])  # quality won by the m highest scores
     sent = len(score) - first
