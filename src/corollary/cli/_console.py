@@ -47,11 +47,12 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     from rich.table import Table
 
     console = Console(width=None if sys.stdout.isatty() else 160)
-    drawn = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    drawn = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     for i, column in enumerate(columns):
         drawn.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
         drawn.add_row(*row)
+    say(title)  # not the table's own: rich would fold it to the width of the columns
     console.print(drawn)
 
 
