@@ -78,3 +78,7 @@ def tell_routing(out: Path) -> None:
     ui.say("worth: geometric mean of the probability of each next byte")
     ui.say()
     ui.say(str(certificate))
+    ui.say()
+    ui.say("next:")
+    ui.say(f"  corollary verify {out}")
+    ui.say(f'  corollary route explain "import os" --router {out}    where a request goes, and why')
