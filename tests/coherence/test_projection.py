@@ -157,6 +157,7 @@ def bad_cases(views):
         "domain": (lambda: project_values([[[2.0]]], divergence="logistic"), "leave the domain"),
         "values": (lambda: project_values([[np.nan]]), "must be finite"),
         "orbits": (lambda: project_orbits(views[0], [1, 2]), "rows \\(R, K\\) and orbits"),
+        "ragged evidence": (lambda: project_orbits(views[0], np.arange(60) // 2)[0].evidence, "keep no views"),
         "both": (lambda: relax(views, strength=0.5, limit=0.1), "either"),
         "strength": (lambda: relax(views, strength=2.0), "`strength` must lie"),
         "relax zero": (lambda: relax(disjoint, strength=0.5), "zero; relaxing|give a floor"),

@@ -277,3 +277,23 @@ def test_limits(world):
     with np.errstate(divide="ignore"):
         zero = project(np.log([[[0.5, 0.5, 0.0]], [[0.2, 0.4, 0.4]]]))
     assert zero.probs[0, 2] == 0
+
+
+@pytest.mark.parametrize("divergence", ["kl", "squared"])
+def test_audits_are_derived_from_the_predictions(divergence, rng):
+    q, f = rng.dirichlet(np.ones(3), size=(2, 60))
+    orbit = np.repeat(np.arange(20), 3)
+    answer, index = project_orbits(np.log(q), orbit, divergence=divergence)
+    good, bad = (audit(np.log(q), x, orbit=orbit, divergence=divergence) for x in (answer.log_probs[index], np.log(f)))
+    for found in (good, bad):
+        assert found.certificate.check(**found.evidence).status.name == "HOLDS"
+    assert not good.certificate.claims[0].vacuous
+    assert bad.certificate.claims[0].vacuous  # less than what changing nothing guarantees
+    assert good.certificate.check(**bad.evidence).status.name == "UNDECIDED"
+    from corollary.coherence._certificate import audit as rule
+
+    assert not rule(good.certificate.witness, bad.evidence)[0].holds  # other predictions do not carry the claim
+    with np.errstate(divide="ignore"):
+        hard = audit(np.log(q), np.log(np.eye(3)[q.argmax(1)]), orbit=orbit)
+    assert hard.guaranteed.min() == -np.inf
+    assert hard.certificate.claims[0].vacuous

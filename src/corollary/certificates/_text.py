@@ -36,7 +36,7 @@ def _body(certificate: Certificate) -> Iterator[str]:
         yield from _wrapped(label, text)
     for claim in certificate.claims:
         mark = "fails" if not claim.holds else "says nothing" if claim.vacuous else "holds"
-        yield from _wrapped(f"  {mark:<12}", str(claim))
+        yield from _wrapped(f"  {mark:<11} ".ljust(14), str(claim))
     yield from _wrapped("  from        ", str(certificate.reference))
     digests = ", ".join(f"{name} {value[:12]}" for name, value in certificate.digest.items())
     yield from _wrapped("  sha-256     ", digests)

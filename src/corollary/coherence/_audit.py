@@ -10,6 +10,7 @@ that can be: -log Z at every corner (rigidity). Without orbits no change can be 
 Source: section 4 (G7, G8) of our notes on Mohri, Schneider and Wu (2025); derived here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
 
 from corollary.certificates import Assumption, Certificate
-from corollary.coherence._certificate import corner_gains
+from corollary.coherence._certificate import corner_gains, summed
 from corollary.coherence._inputs import as_views
 from corollary.coherence._issue import LOSS, PAPER, SHARED
 from corollary.coherence._projection import project_orbits
@@ -37,6 +38,7 @@ class Audit:
             the distance moved.
         coherent: (M,) whether the rows after it agree within each orbit.
         divergence: its name.
+        certificate, evidence: what is certified, and the arrays that `certificate.check` takes.
 
     Guarantee: `guaranteed` is exact: some shared truth attains it.
 
@@ -58,11 +60,7 @@ class Audit:
     coherent: Bool[np.ndarray, " m"]
     divergence: str
     certificate: Any = field(default=None, repr=False)
-
-    @property
-    def evidence(self) -> dict[str, np.ndarray]:
-        """The arrays that `certificate.check` takes."""
-        return {"corners": self.corners, "best": self.best}
+    evidence: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     def asserts(self, truth: ArrayLike) -> Bool[np.ndarray, " m"]:
         """(M,) whether these truths (M, K) lie in the half-spaces that the change asserts."""
@@ -111,28 +109,28 @@ def audit(
     names = np.arange(len(q)) if orbit is None else np.asarray(orbit)
     whole, index = project_orbits(q, names, divergence=divergence)
     share = 1 / np.bincount(index)[index]
-    corners, direction, offset = (_summed(x, index) for x in _terms(q, f, share, divergence))
+    corners, direction, offset = (summed(x, index) for x in _terms(q, f, share, divergence))
     low, high = np.full_like(whole.log_probs, np.inf), np.full_like(whole.log_probs, -np.inf)
     np.minimum.at(low, index, f)
     np.maximum.at(high, index, f)
     with np.errstate(invalid="ignore"):
         coherent = ~((high - low > 1e-6) & ~(np.isneginf(high) & np.isneginf(low))).any(-1)
     guaranteed = corners.min(-1)
-    witness = {"least": float(guaranteed.mean()) - 1e-9, "best": float(whole.gain.mean()) - 1e-9}
-    evidence = {"corners": corners, "best": whole.gain}
-    finite = bool(np.isfinite(corners).all())
+    least, best = float(guaranteed.mean()) - 1e-9, float(whole.gain.mean()) - 1e-9
+    witness = {"divergence": divergence, "least": least if np.isfinite(least) else str(least), "best": best}
+    evidence = {"before": q, "after": f, "orbit": index.astype(np.int64)}
     certificate = Certificate.issue(
         "coherence.audit",
         statement=f"For every truth that the {len(corners)} orbits can share, this change lowers the expected "
-        f"{LOSS[divergence]} by at least {witness['least']:.4f} on average; no change without labels can promise more "
-        f"than {witness['best']:.4f}.",
+        f"{LOSS[divergence]} by at least {least:.4f} on average; no change without labels can promise more "
+        f"than {best:.4f}.",
         evidence=evidence,
-        witness=witness if finite else {**witness, "least": "-inf"},
+        witness=witness,
         reference=PAPER,
         assumptions=(Assumption(SHARED),),
         provenance={"rows": rows[0]},
     )
-    return Audit(corners, guaranteed, whole.gain, direction, offset[:, 0], coherent, divergence, certificate)
+    return Audit(corners, guaranteed, whole.gain, direction, offset[:, 0], coherent, divergence, certificate, evidence)
 
 
 def _terms(q: np.ndarray, f: np.ndarray, share: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -145,8 +143,3 @@ def _terms(q: np.ndarray, f: np.ndarray, share: np.ndarray, name: str) -> tuple[
         return corners, normal, offset
     normal = 2 * share[:, None] * (np.exp(f) - np.exp(q))
     return corners, normal, (normal * np.exp(f)).sum(-1, keepdims=True)
-
-
-def _summed(rows: np.ndarray, index: np.ndarray) -> np.ndarray:
-    order = np.argsort(index, kind="stable")
-    return np.add.reduceat(rows[order], np.flatnonzero(np.diff(index[order], prepend=-1)))

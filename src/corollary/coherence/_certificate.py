@@ -96,12 +96,36 @@ def orbits(witness: Mapping[str, Any], evidence: Mapping[str, np.ndarray]) -> li
     ]
 
 
+def summed(rows: np.ndarray, index: np.ndarray) -> Float[np.ndarray, "m k"]:
+    """(M, K) sums of the rows (R, K) of each orbit 0 to M - 1."""
+    order = np.argsort(index, kind="stable")
+    return np.add.reduceat(rows[order], np.flatnonzero(np.diff(index[order], prepend=-1)))
+
+
 def audit(witness: Mapping[str, Any], evidence: Mapping[str, np.ndarray]) -> list[Claim]:
-    """Derive the claims: evidence `corners` (N, K), the drop at each corner, and `best` (N,), the projection's gain."""
-    corners, best = evidence["corners"], evidence["best"]
-    least = corners.min(-1)
+    """Derive the claims: evidence `before` and `after` (R, K) log-probabilities, `orbit` (R,) numbers from 0."""
+    before, after, orbit = evidence["before"], evidence["after"], evidence["orbit"].astype(np.int64)
+    if before.ndim != 2 or after.shape != before.shape or orbit.shape != before.shape[:1]:
+        raise Undecided("predictions before and after are not of the same rows")
+    if not all(np.allclose(np.exp(x).sum(-1), 1, atol=1e-6) for x in (before, after)):
+        raise Undecided("some row is no distribution")
+    name, share = witness["divergence"], 1 / np.bincount(orbit)[orbit]
+    least = summed(corner_gains(before[None], share[None], after[None], name), orbit).min(-1)
+    if name == "kl":
+        mean = summed(share[:, None] * before, orbit)
+        best = -np.log(np.exp(mean).sum(-1))
+    else:
+        q = np.exp(before)
+        mean = summed(share[:, None] * q, orbit)
+        best = summed(share[:, None] * q**2, orbit).sum(-1) - (mean**2).sum(-1)
     return [
-        Claim("mean gain guaranteed for every truth the orbits can share", float(least.mean()), ">=", witness["least"]),
+        Claim(
+            "mean gain guaranteed for every truth the orbits can share",
+            float(least.mean()),
+            ">=",
+            float(witness["least"]),
+            trivial=0.0,  # what changing nothing guarantees
+        ),
         Claim("what the coherent projection guarantees", float(best.mean()), ">=", witness["best"], trivial=0.0),
     ]
 
@@ -109,4 +133,4 @@ def audit(witness: Mapping[str, Any], evidence: Mapping[str, np.ndarray]) -> lis
 register_rule(Rule("coherence.gain", needs=("views", "weights", "answer"), derive=gain))
 register_rule(Rule("coherence.orbit_gain", needs=("gain",), derive=orbit_gain))
 register_rule(Rule("coherence.orbits", needs=("mean", "square", "answer"), derive=orbits))
-register_rule(Rule("coherence.audit", needs=("corners", "best"), derive=audit))
+register_rule(Rule("coherence.audit", needs=("before", "after", "orbit"), derive=audit))

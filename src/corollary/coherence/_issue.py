@@ -18,6 +18,11 @@ PAPER = Reference(
 LOSS = {"kl": "log-loss (nats)", "squared": "Brier score"}
 SHARED = "all views of an input have one true distribution of labels: the transformations preserve the task"
 
+OVER_VIEWS = (
+    Assumption(SHARED),
+    Assumption("the weights are the shares of the views in the traffic; single views are not covered"),
+)
+
 
 def issue_gain(projection: Any) -> Certificate:
     """The certificate of a left projection by kl or squared, on its own inputs."""
@@ -37,10 +42,7 @@ def issue_gain(projection: Any) -> Certificate:
         evidence=evidence,
         witness=witness,
         reference=PAPER,
-        assumptions=(
-            Assumption(SHARED),
-            Assumption("the weights are the shares of the views in the traffic; single views are not covered"),
-        ),
+        assumptions=OVER_VIEWS,
         provenance={"inputs": n, "views": v},
     )
 

@@ -67,8 +67,8 @@ class Projection:
     @property
     def evidence(self) -> dict[str, np.ndarray]:
         """The arrays that `certificate.check` takes."""
-        assert self.views is not None
-        assert self.weights is not None
+        if self.views is None or self.weights is None:
+            raise InvalidInputError("orbits of several sizes keep no views; `cohere_table` certifies them from a file")
         return {"views": self.views, "weights": np.ascontiguousarray(self.weights), "answer": self.log_probs}
 
     @functools.cached_property

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from corollary.certificates import Assumption, Certificate, save_certificate
-from corollary.coherence._issue import LOSS, PAPER, SHARED
+from corollary.certificates import Certificate, save_certificate
+from corollary.coherence._issue import LOSS, OVER_VIEWS, PAPER
 from corollary.coherence._stream import Columns, Names, Part, arrow, batches, find_columns, part_of
 from corollary.errors import InvalidFileError, InvalidInputError
 from corollary.runs import RunFolder, write_json
@@ -172,10 +172,7 @@ def _issue(divergence: str, evidence: dict[str, np.ndarray], gain: np.ndarray, s
         evidence=evidence,
         witness=witness,
         reference=PAPER,
-        assumptions=(
-            Assumption(SHARED),
-            Assumption("the weights are the shares of the views in the traffic; single views are not covered"),
-        ),
+        assumptions=OVER_VIEWS,
         provenance={"rows": sums.rows},
     )
 
