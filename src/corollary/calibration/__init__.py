@@ -1,7 +1,6 @@
 """Calibrated forecasts online, in any dimension, against anything: TreeCal, its companions, measures, certificates."""
 
-import importlib
-from typing import Any
+from corollary._lazy import lazily
 
 _HOME = {
     "Ball": "_sets",
@@ -70,13 +69,4 @@ _HOME = {
 }
 
 __all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(f"corollary.calibration.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'corollary.calibration' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(__name__, _HOME)

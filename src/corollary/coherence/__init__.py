@@ -1,7 +1,6 @@
 """Coherence: answers that agree on inputs that mean the same, and what agreeing is worth without any label."""
 
-import importlib
-from typing import Any
+from corollary._lazy import lazily
 
 _HOME = {
     "Answered": "_answers",
@@ -36,13 +35,4 @@ _HOME = {
 }
 
 __all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(f"corollary.coherence.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'corollary.coherence' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(__name__, _HOME)

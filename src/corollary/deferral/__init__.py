@@ -1,7 +1,6 @@
 """Learning to defer, to reject, and to route between experts, with certificates of cost and quality."""
 
-import importlib
-from typing import Any
+from corollary._lazy import lazily
 
 _HOME = {
     "BudgetedDeferral": "_budgeted_deferral",
@@ -67,19 +66,8 @@ _HOME = {
     "two_expert_loss": "_two_stage",
     "two_stage_cost": "_two_stage",
     "two_stage_loss": "_two_stage",
+    "routing": "routing",
 }
 
-__all__ = sorted([*_HOME, "routing"])
-
-
-def __getattr__(name: str) -> Any:
-    """Import a leaf when one of its names is first used: the losses bring torch, the rules do not."""
-    if name in _HOME:
-        return getattr(importlib.import_module(f"corollary.deferral.{_HOME[name]}"), name)
-    if name == "routing":
-        return importlib.import_module("corollary.deferral.routing")
-    raise AttributeError(f"module 'corollary.deferral' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__all__ = sorted(_HOME)
+__getattr__, __dir__ = lazily(__name__, _HOME)

@@ -1,7 +1,6 @@
 """Frozen experts, a gate that is good on any mixture of their domains, and the certificates of the whole."""
 
-import importlib
-from typing import Any
+from corollary._lazy import lazily
 
 _HOME = {
     "BayesGate": "_prefix_gates",
@@ -48,14 +47,4 @@ _HOME = {
 }
 
 __all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    """Import a leaf when one of its names is first used: the trainers bring torch, the rest does not."""
-    if name in _HOME:
-        return getattr(importlib.import_module(f"corollary.gating.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'corollary.gating' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazily(__name__, _HOME)

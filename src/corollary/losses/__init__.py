@@ -1,7 +1,6 @@
 """Surrogate losses that say what minimising them implies: comp-sum, balanced, adversarial, and their peers."""
 
-import importlib
-from typing import Any
+from corollary._lazy import lazily
 
 _HOME = {
     "AGCELoss": "_robust",
@@ -124,18 +123,8 @@ _HOME = {
     "vector_scaling": "_reweighted",
     "weighted_cross_entropy": "_reweighted",
     "z_loss": "_spherical",
+    "consistency": "consistency",
 }
 
-__all__ = [*sorted(_HOME), "consistency"]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "consistency":
-        return importlib.import_module("corollary.losses.consistency")
-    if name in _HOME:
-        return getattr(importlib.import_module(f"corollary.losses.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'corollary.losses' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__all__ = sorted(_HOME)
+__getattr__, __dir__ = lazily(__name__, _HOME)

@@ -1,7 +1,6 @@
 """Learning for the metric that is measured: linear-fractional metrics, METRO, its peers, the certificate."""
 
-import importlib
-from typing import Any
+from corollary._lazy import lazily
 
 _HOME = {
     "Accuracy": "_metric",
@@ -51,13 +50,4 @@ _HOME = {
 }
 
 __all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(f"corollary.metrics.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'corollary.metrics' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(__name__, _HOME)

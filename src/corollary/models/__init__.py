@@ -1,8 +1,8 @@
 """Language models: the protocol they share, their registry, and small ones to use as experts."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from corollary._lazy import lazily
 from corollary.models._ngram import NgramModel
 from corollary.models._ngram_queries import NgramQueries, NgramScores
 from corollary.models._protocol import LanguageModel, load, register_loader
@@ -26,15 +26,10 @@ __all__ = [
     "train",
 ]
 
+# The networks, and torch with them, are imported when they are first used.
+_HOME = {"TransformerConfig": "_transformer", "TransformerLM": "_transformer", "train": "_training"}
 
-_LAZY = {"TransformerConfig": "_transformer", "TransformerLM": "_transformer", "train": "_training"}
-
-
-def __getattr__(name: str) -> Any:
-    """Import the networks, and torch with them, when they are first used."""
-    if name in _LAZY:
-        return getattr(importlib.import_module(f"corollary.models.{_LAZY[name]}"), name)
-    raise AttributeError(f"module 'corollary.models' has no attribute {name!r}")
+__getattr__, _ = lazily(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,6 @@
 """The suites that the project runs on itself, for users' own methods too."""
 
-import importlib
-from typing import Any
+from corollary._lazy import lazily
 
 _HOME = {
     "LossCheckError": "_loss_checks",
@@ -11,13 +10,4 @@ _HOME = {
 }
 
 __all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(f"corollary.testing.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'corollary.testing' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazily(__name__, _HOME)

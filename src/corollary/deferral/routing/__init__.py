@@ -1,7 +1,6 @@
 """Routing prompts between models: learned from logs, offline, with a certificate of cost and quality."""
 
-import importlib
-from typing import Any
+from corollary._lazy import lazily
 
 _HOME = {
     "AveragedRouter": "_averaged",
@@ -43,14 +42,4 @@ _HOME = {
 }
 
 __all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    """Import a leaf when one of its names is first used."""
-    if name in _HOME:
-        return getattr(importlib.import_module(f"corollary.deferral.routing.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'corollary.deferral.routing' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazily(__name__, _HOME)
