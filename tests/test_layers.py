@@ -11,7 +11,7 @@ import corollary
 
 SOURCE = Path(__file__).parents[1] / "src" / "corollary"
 FLOOR = {
-    **dict.fromkeys(("_lazy", "errors", "documents", "runs", "numerics", "certificates"), 1),
+    **dict.fromkeys(("_lazy", "endpoints", "errors", "documents", "runs", "numerics", "certificates"), 1),
     **dict.fromkeys(("losses", "optim", "automata", "models", "datasets"), 2),
     **dict.fromkeys(("gating", "deferral", "unlearning", "metrics", "coherence", "calibration"), 3),
     **dict.fromkeys(("report", "integrations"), 4),
@@ -24,6 +24,7 @@ SAME_FLOOR = {  # a theme never imports another of its floor, except:
     ("certificates", "numerics"),
     ("numerics", "errors"),
     ("documents", "errors"),
+    ("endpoints", "errors"),
     ("runs", "errors"),
     ("automata", "models"),  # transductors stand on the blocks of `models`
     ("cli", "serving"),

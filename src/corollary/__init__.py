@@ -15,7 +15,7 @@ _HOME = {
     "Report": "certificates",
     "Status": "certificates",
     "CorollaryError": "errors",
-    **{name: name for name in (*_PACKAGES, "errors", "runs")},
+    **{name: name for name in (*_PACKAGES, "endpoints", "errors", "runs")},
 }
 
 __all__ = [*sorted(_HOME), "__version__"]

@@ -127,6 +127,26 @@ def test_distillation_into_a_class_that_cannot_hold_it_is_refused():
     assert kept.estimator_ is model.estimator_
 
 
+@pytest.mark.parametrize("samples", [None, 2])
+def test_over_rounds_the_gain_that_is_left_never_rises(samples):
+    """gain' = min over coherent c of KL(c || taught) <= KL(projection || taught) = lost < gain."""
+    X, y = mirrored(2000, 7)
+    X = X.astype(np.float32)
+    views = [lambda x: x, lambda x: -x, lambda x: x[:, ::-1].copy()] if samples else TWO
+    net = torch.nn.Sequential(torch.nn.Linear(6, 24), torch.nn.ReLU(), torch.nn.Linear(24, 2))
+    generator = torch.Generator().manual_seed(1)
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.4, generator=generator)
+    base = ModuleClassifier(net, epochs=3, learning_rate=3e-3).fit(X[:400], y[:400])  # few epochs: no round suffices
+    model = CoherentClassifier(base, views, prefit=True, samples=samples).fit(X, y)
+    told = model.distill(X, rounds=5, tol=1e-5).rounds_
+    kept = [one for one in told if one["kept"]]
+    assert len(kept) >= 3
+    for now, later in zip(kept, told[1:], strict=False):
+        assert later["gain"] <= now["lost"] + 1e-9
+        assert now["lost"] < now["gain"]
+
+
 def test_a_coherent_model_needs_no_round():
     X, y = mirrored(300, 4)
     model = CoherentClassifier(LogisticRegression(), [lambda x: x]).fit(X, y)

@@ -18,6 +18,7 @@ _HOME = {
     "column_symmetries": "_transforms",
     "connected_orbits": "_orbits",
     "contrast": "_contrast",
+    "endpoint_answers": "_speakers",
     "get_divergence": "_divergences",
     "image_crops": "_transforms",
     "image_flips": "_transforms",
@@ -30,6 +31,8 @@ _HOME = {
     "project_orbits": "_projection",
     "project_values": "_projection",
     "relax": "_relaxed",
+    "sampled_answers": "_speakers",
+    "scored_answers": "_speakers",
     "sequence_variants": "_transforms",
     "text_variants": "_transforms",
 }

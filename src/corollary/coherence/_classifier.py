@@ -131,7 +131,8 @@ class CoherentClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             A fitted `CoherentClassifier` around the last model whose round was kept; `rounds_` tells of each.
 
         Guarantee: a round is kept only if on held-out inputs KL(projection || taught model) is below the gain, that is,
-            if the taught model keeps a part of it when the projection is right; the objective then falls each round.
+            if the taught model keeps a part of it when the projection is right. So over kept rounds the gain that is
+            left never rises: gain' = min over coherent c of KL(c || taught) <= KL(projection || taught) = lost < gain.
             If the model class cannot hold the projection nothing is kept.
         """
         check_is_fitted(self)

@@ -1,31 +1,9 @@
-"""An expert behind an OpenAI-compatible URL, with the standard library alone; imports neither torch nor numpy.
+"""An expert behind an OpenAI-compatible URL; imports neither torch nor numpy. What a failure costs: `endpoints`."""
 
-What a failure says about money: where no connection could be made nothing was sent; status 429 and the other 4xx mean
-that the request was turned away; everything else (a broken connection, 5xx, an unreadable body) may have been paid for.
-The key goes to the named host only: redirects are not followed. It is in no message and in no file.
-"""
+from corollary.deferral._expert_pool import Expert, Reply
+from corollary.endpoints import Endpoint
 
-import json
-import os
-import urllib.error
-import urllib.request
-from collections.abc import Callable
-from typing import Any
-from urllib.parse import urlsplit
-
-from corollary.deferral._expert_pool import Expert, Refused, Reply
-from corollary.errors import InvalidInputError
-
-MAX_BODY = 8 << 20
 ENVELOPE = 64  # tokens that a chat template may add to a prompt, with room
-
-
-class _Stay(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *given: Any, **more: Any) -> None:
-        return None
-
-
-_OPENER = urllib.request.build_opener(_Stay)
 
 
 def chat_expert(
@@ -70,11 +48,7 @@ def chat_expert(
 
     Reference: the public interface of chat completions.
     """
-    target = f"{url.rstrip('/')}/chat/completions"
-    parts = urlsplit(target)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-        raise InvalidInputError(f"{name}: `url` must be http(s)://host/..., without a password, got {url!r}")
-    secret = _secret(name, key_env)
+    server = Endpoint(url, key_env=key_env, name=name)
 
     def most(prompt: str) -> float:
         read = len(prompt.encode()) + len((system or "").encode()) + ENVELOPE
@@ -84,10 +58,8 @@ def chat_expert(
         messages = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": prompt})
         body = {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": 0}
-        headers = {"Content-Type": "application/json"}
-        headers |= {"Authorization": f"Bearer {secret()}"} if key_env else {}
-        headers |= {"Idempotency-Key": key} if key else {}
-        answer = _post(target, body, headers, timeout)
+        headers = {"Idempotency-Key": key} if key else {}
+        answer = server.post("chat/completions", body, headers=headers, timeout=timeout)
         text = answer["choices"][0]["message"]["content"]
         usage = answer.get("usage") or {}
         if price is not None or not {"prompt_tokens", "completion_tokens"} <= usage.keys():
@@ -100,30 +72,3 @@ def chat_expert(
         price=most if price is None else price,
         timeout=timeout, retries=retries, concurrency=concurrency, idempotent=idempotent,
     )  # fmt: skip
-
-
-def _secret(name: str, variable: str | None) -> Callable[[], str]:
-    if variable is not None and not os.environ.get(variable):
-        raise InvalidInputError(f"{name}: the environment variable {variable} is not set; put the key there")
-    return lambda: os.environ[variable] if variable else ""
-
-
-def _post(url: str, body: dict[str, Any], headers: dict[str, str], timeout: float) -> Any:
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310 - the scheme was checked
-    try:
-        with _OPENER.open(request, timeout=timeout) as reply:
-            return json.loads(reply.read(MAX_BODY))
-    except urllib.error.HTTPError as problem:
-        with problem:
-            wait = problem.headers.get("Retry-After", "")
-        if 300 <= problem.code < 500 and problem.code != 408:
-            pause = float(wait) if wait.isdigit() else None
-            said = f"the server answered {problem.code} ({problem.reason})"
-            raise Refused(said, again=problem.code in (409, 425, 429), pause=pause) from None
-        raise RuntimeError(f"the server answered {problem.code} ({problem.reason})") from None
-    except urllib.error.URLError as problem:
-        import socket
-
-        if isinstance(problem.reason, ConnectionRefusedError | socket.gaierror):
-            raise Refused(f"no connection ({problem.reason})") from None
-        raise

@@ -20,29 +20,10 @@ from typing import Any, NamedTuple
 
 from corollary.deferral._ledger import ANSWERED, UNKNOWN, Ledger, Query
 from corollary.deferral._ledger_schema import to_nano
-from corollary.errors import BudgetError, CorollaryError, InvalidInputError
+from corollary.endpoints import Refused
+from corollary.errors import BudgetError, InvalidInputError
 
 LONGEST_PAUSE = 30.0
-
-
-class Refused(CorollaryError, RuntimeError):
-    """Raised by an expert's callable: nothing was done and nothing is owed.
-
-    Args:
-        reason: for the reader.
-        again: whether another try may help (too many requests), or not (the request is invalid).
-        pause: seconds to wait before it; None: doubling from half a second.
-
-    Guarantee: none; an expert that raises it after doing paid work breaks the account.
-
-    Example:
-        >>> Refused("too many requests", pause=2.0).again
-        True
-    """
-
-    def __init__(self, reason: str, *, again: bool = True, pause: float | None = None) -> None:
-        super().__init__(reason)
-        self.again, self.pause = again, pause
 
 
 class Reply(NamedTuple):

@@ -88,6 +88,12 @@ class ComposedLM:
             raise InvalidInputError(
                 f"models disagree on the vocabulary: {vocabularies}; compose models with one tokenizer"
             )
+        tokenizers = {n: m.vocabulary for n, m in self.experts.items() if hasattr(m, "vocabulary")}
+        if len(set(tokenizers.values())) > 1:
+            told = ", ".join(f"{n}: {v[:8]}" for n, v in tokenizers.items())
+            raise InvalidInputError(
+                f"experts have tokenizers that differ ({told}); the same ids must mean the same text in all of them"
+            )
         if gate.experts != p:
             raise InvalidInputError(f"the gate weighs {gate.experts} experts, {p} were given; fit it on these")
         if not self.eps >= 0 or not self.eps * (p + len(self.anchors)) / p < 1:

@@ -1,0 +1,10 @@
+"""Other people's libraries: what they load, train and serve, in the forms of this one."""
+
+from corollary._lazy import lazily
+
+_HOME = {
+    "HFExpert": "_hf_expert",
+}
+
+__all__ = sorted(_HOME)
+__getattr__, __dir__ = lazily(__name__, _HOME)

@@ -1,0 +1,243 @@
+"""A causal language model of Hugging Face as a `LanguageModel`: an expert to compose, to route to, or to ask.
+
+Here token 0 ends a document; there each tokenizer has an end of its own. The two ids change places on the way in and
+on the way out, so that every method of this library works on it unchanged. Weights are loaded from safetensors only.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int, Integer
+from torch import Tensor
+from torch.nn import functional
+
+from corollary.documents import Documents
+from corollary.errors import InvalidFileError, InvalidInputError, MissingExtraError
+from corollary.models import register_loader
+from corollary.models._training import check_tokens
+from corollary.models._windows import scoring_windows
+from corollary.runs import write_json
+
+FORMAT = 1
+_LONGEST = 1 << 16  # context where a configuration names none
+_LOGITS = 1 << 24  # numbers of logits held at once
+
+
+@dataclass
+class HFState:
+    """A stream: the inputs of the present window as the model numbers them, its cache, and what comes next."""
+
+    window: Int[Tensor, "b t"]
+    cache: Any
+    log_probs: Float[np.ndarray, "b vocab"]
+
+
+class HFExpert:
+    """A causal model of Hugging Face and its tokenizer, as a `LanguageModel`.
+
+    Args:
+        model: a folder or a name that `AutoModelForCausalLM.from_pretrained` takes, or a loaded model.
+        tokenizer: a loaded tokenizer; by default that of the same folder or name.
+        dtype: of the weights, e.g. torch.bfloat16; None keeps that of the file.
+        device: where it runs.
+        end: id of the token that ends a document; the tokenizer's end by default.
+        context: longest window; the configuration's by default. Longer documents slide by half a window.
+        options: further arguments of `from_pretrained`, e.g. `{"revision": ...}`.
+
+    Attributes:
+        vocab_size: number of tokens that the model scores.
+        vocabulary: SHA-256 of the tokenizer; models are composed only where it agrees.
+
+    Raises:
+        MissingExtraError: where transformers is not installed.
+        InvalidInputError: for a model without a tokenizer, or one without an end.
+
+    Guarantee: rows of `next_log_probs` sum to one within 1e-12 (a softmax in float64); stream and batch agree within
+        rounding of the model's dtype (1e-4 in float32).
+
+    Example:
+        >>> from corollary.integrations import HFExpert
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> from corollary.models import sample
+        >>> small = GPT2LMHeadModel(GPT2Config(vocab_size=300, n_embd=16, n_layer=1, n_head=2, n_positions=32))
+        >>> expert = HFExpert(small, end=299)
+        >>> len(sample(expert, 2, max_tokens=4, seed=0))
+        2
+
+    Reference: the public interface of transformers.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        tokenizer: Any = None,
+        dtype: torch.dtype | None = None,
+        device: Any = "cpu",
+        end: int | None = None,
+        context: int | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        if isinstance(model, str | Path):
+            model, found = _read(str(model), dtype, dict(options or {}), wanted=tokenizer is None)
+            tokenizer = tokenizer if tokenizer is not None else found
+        elif dtype is not None:
+            model = model.to(dtype)
+        self.model, self.tokenizer = model.to(device).eval().requires_grad_(False), tokenizer
+        self.vocab_size = int(model.get_output_embeddings().weight.shape[0])
+        given = end if end is not None else getattr(tokenizer, "eos_token_id", None)
+        if given is None or not 0 <= int(given) < self.vocab_size:
+            raise InvalidInputError(
+                f"no token ends a document (found {given!r} among {self.vocab_size} tokens); name one with `end=`"
+            )
+        self.end = int(given)
+        begin = getattr(tokenizer, "bos_token_id", None)
+        self._begin = self.end if begin is None else int(begin)
+        longest = context or getattr(model.config, "max_position_embeddings", None) or _LONGEST
+        self.context = int(longest) - int(longest) % 2
+        self.vocabulary = _vocabulary(tokenizer, self.vocab_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    def encode(self, text: str) -> Int[np.ndarray, " n"]:
+        """Token ids of a text, without the symbols that start and end one, in this library's numbering."""
+        return self._swap(np.asarray(self._spoken()(text, add_special_tokens=False)["input_ids"], dtype=np.int32))
+
+    def decode(self, tokens: Any) -> str:
+        """The text of token ids."""
+        return self._spoken().decode(self._swap(np.asarray(tokens, dtype=np.int32)), skip_special_tokens=True)
+
+    def documents(self, texts: Any) -> Documents:
+        """Texts, encoded and packed."""
+        return Documents.from_sequences([self.encode(text) for text in texts], dtype=np.int32)
+
+    def _spoken(self) -> Any:
+        if self.tokenizer is None:
+            raise InvalidInputError("this model has no tokenizer; give one with `tokenizer=`")
+        return self.tokenizer
+
+    def _swap(self, tokens: Any) -> Any:
+        """Token 0 and the end change places; twice is the identity."""
+        return np.where(tokens == 0, self.end, np.where(tokens == self.end, 0, tokens)).astype(tokens.dtype)
+
+    @torch.no_grad()
+    def log_probs(self, documents: Documents) -> Float32[np.ndarray, " total"]:
+        """(total,) natural-log probability of every token given the earlier ones of its document (by windows)."""
+        tokens = self._swap(check_tokens(documents, self.vocab_size).astype(np.int64))
+        inputs = np.concatenate([tokens[:1], tokens[:-1]])
+        inputs[documents.position == 0] = self._begin
+        windows, out = scoring_windows(documents, self.context), np.zeros(len(tokens), dtype=np.float32)
+        for chosen in windows.batches(max(self.context, _LOGITS // self.vocab_size)):
+            at, scored = windows.gather(chosen)
+            logits = self.model(input_ids=torch.from_numpy(inputs[at]).to(self.device), use_cache=False).logits
+            logits, at = logits[torch.from_numpy(scored).to(self.device)], at[scored]
+            target = torch.from_numpy(tokens[at]).to(self.device)
+            out[at] = -functional.cross_entropy(logits.float(), target, reduction="none").cpu().numpy()
+        return out
+
+    def start(self, batch: int) -> HFState:
+        """State of `batch` documents of which no token was seen."""
+        return self._forward(torch.full((batch, 1), self._begin, dtype=torch.int64, device=self.device))
+
+    def next_log_probs(self, state: HFState) -> Float[np.ndarray, "b vocab"]:
+        """(B, vocab) natural-log probabilities of the next token, in float64."""
+        return state.log_probs
+
+    def advance(self, state: HFState, tokens: Integer[np.ndarray, " b"]) -> HFState:
+        """The state after one more token of each document; changes the given state's cache."""
+        new = torch.from_numpy(self._swap(np.asarray(tokens, dtype=np.int64)))[:, None].to(self.device)
+        seen = state.window.shape[1]
+        if seen == self.context:  # the window slides by half of itself and is read again
+            return self._forward(torch.cat([state.window[:, seen // 2 :], new], dim=1))
+        return self._forward(torch.cat([state.window, new], dim=1), cache=state.cache)
+
+    @torch.no_grad()
+    def _forward(self, window: Int[Tensor, "b t"], *, cache: Any = None) -> HFState:
+        fresh = window if cache is None else window[:, -1:]
+        found = self.model(input_ids=fresh, past_key_values=cache, use_cache=True)
+        if found.logits.shape[0] == 0:
+            return HFState(window, found.past_key_values, np.zeros((0, self.vocab_size)))
+        log_probs = torch.log_softmax(found.logits[:, -1].double(), dim=-1).cpu().numpy()
+        log_probs[:, [0, self.end]] = log_probs[:, [self.end, 0]]
+        return HFState(window, found.past_key_values, log_probs)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the configuration, the tokenizer, the end, the context and the weights."""
+        told = self.model.config.to_diff_dict()
+        kept = {k: v for k, v in told.items() if not k.startswith("_") and k not in ("transformers_version", "dtype")}
+        head = [kept, self.vocabulary, self.end, self._begin, self.context]
+        state = hashlib.sha256(json.dumps(head, sort_keys=True, default=str).encode())
+        for name, p in sorted(self.model.state_dict().items()):
+            state.update(f"{name}:{p.dtype}:{tuple(p.shape)};".encode())
+            state.update(p.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return state.hexdigest()
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model and its tokenizer below `folder/hf`, then `model.json`, which names their hash."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(target / "hf")
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(target / "hf")
+        told = {"end": self.end, "context": self.context, "spoken": self.tokenizer is not None}
+        write_json(target / "model.json", {"kind": "hf", "format": FORMAT, **told, "fingerprint": self.fingerprint()})
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: Any = "cpu") -> "HFExpert":
+        """Read what `save` wrote, and check that nothing changed since."""
+        from corollary.models._storage import read_header
+
+        return _load(Path(folder), read_header(folder), device=device)
+
+
+def _read(name: str, dtype: torch.dtype | None, options: dict[str, Any], *, wanted: bool) -> tuple[Any, Any]:
+    from safetensors import SafetensorError
+
+    try:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+    except ImportError:
+        raise MissingExtraError("transformers", "hf", "loading a Hugging Face model") from None
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype if dtype is not None else "auto", use_safetensors=True, **options
+        )
+        return model, AutoTokenizer.from_pretrained(name, **options) if wanted else None
+    except (OSError, ValueError, SafetensorError) as problem:
+        said = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
+        raise InvalidFileError(
+            name, f"not a causal language model with its tokenizer ({said:.200})", "give the folder that"
+            " `save_pretrained` of model and tokenizer wrote, with weights in safetensors",
+        ) from None  # fmt: skip
+
+
+def _vocabulary(tokenizer: Any, size: int) -> str:
+    """SHA-256 of what turns text into ids; without a tokenizer, of the number of ids."""
+    if tokenizer is None:
+        return hashlib.sha256(str(size).encode()).hexdigest()
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    told = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _load(folder: Path, header: dict[str, Any], *, device: Any = "cpu") -> HFExpert:
+    path = folder / "model.json"
+    try:
+        end, context, spoken = int(header["end"]), int(header["context"]), bool(header["spoken"])
+    except (KeyError, TypeError, ValueError) as problem:
+        raise InvalidFileError(path, f"not a saved Hugging Face expert ({problem})", "save it again") from None
+    model, tokenizer = _read(str(folder / "hf"), None, {"local_files_only": True}, wanted=spoken)
+    expert = HFExpert(model, tokenizer=tokenizer, device=device, end=end, context=context)
+    if expert.fingerprint() != header.get("fingerprint"):
+        raise InvalidFileError(path, "changed since it was saved (its hash differs)", "save the model again")
+    return expert
+
+
+register_loader("hf", _load)
