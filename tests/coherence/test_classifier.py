@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits, make_classification
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
+from corollary.certificates import Status
 from corollary.coherence import CoherentAnswers, CoherentClassifier, ModuleClassifier, image_shifts, project
 from corollary.errors import InvalidInputError
 
@@ -145,6 +148,21 @@ def test_over_rounds_the_gain_that_is_left_never_rises(samples):
     for now, later in zip(kept, told[1:], strict=False):
         assert later["gain"] <= now["lost"] + 1e-9
         assert now["lost"] < now["gain"]
+
+
+def test_the_improvement_is_told_with_its_certificate():
+    X, y = mirrored(2500, 8)
+    model = CoherentClassifier(RandomForestClassifier(20, random_state=0), TWO, floor=1e-3).fit(X[:400], y[:400])
+    found = model.improvement_
+    assert found.gain.shape == (400,)
+    assert found is model.improvement_
+    assert found.certificate.check(**found.evidence).status is Status.HOLDS
+    assert np.allclose(np.sort(found.gain), np.sort(model.project_views(X[:400]).gain), atol=1e-12)
+    assert model.fit(X, y).improvement_.gain.shape == (2000,)
+    taught = model.distill(X)
+    assert taught.improvement_.gain.shape == (500,)
+    with pytest.raises(NotFittedError):
+        _ = CoherentClassifier(LogisticRegression(), TWO).improvement_
 
 
 def test_a_coherent_model_needs_no_round():

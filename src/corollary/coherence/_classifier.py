@@ -20,6 +20,8 @@ from corollary.coherence._orbits import make_views
 from corollary.coherence._projection import Projection, project
 from corollary.errors import InvalidInputError
 
+_LOOKED_AT = 2000  # inputs of `improvement_`
+
 
 class CoherentClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     r"""A classifier made coherent under transformations, without labels.
@@ -37,6 +39,8 @@ class CoherentClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     Attributes:
         estimator_: the fitted estimator; classes_: its classes.
         rounds_: what each round of `distill` brought.
+        improvement_: the projection of at most 2,000 of the inputs given to `fit` (after `distill`, of those it was
+            judged on): what being coherent is worth there, `.gain`, and `.certificate`; computed when first asked for.
 
     Raises:
         InvalidInputError: for an estimator without probabilities, or no transformations.
@@ -83,7 +87,21 @@ class CoherentClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             raise InvalidInputError(f"{type(self.estimator_).__name__} gives no probabilities; wrap it in a calibrator")
         self.classes_ = self.estimator_.classes_
         self.rounds_: list[dict[str, float]] = []
+        self._look_at(X)
         return self
+
+    def _look_at(self, X: Any) -> None:
+        few = np.random.default_rng([self.seed, 0x1007]).permutation(len(X))[:_LOOKED_AT]
+        self._inputs = _take(X, np.sort(few))
+        self._improvement: Projection | None = None
+
+    @property
+    def improvement_(self) -> Projection:
+        """What being coherent is worth on inputs seen, with its certificate."""
+        check_is_fitted(self)
+        if self._improvement is None:
+            self._improvement = self.project_views(self._inputs)
+        return self._improvement
 
     def views(self, X: Any) -> tuple[list[Any], Float[np.ndarray, "v n k"]]:
         """The views of a batch, and the log-probabilities of each."""
@@ -157,6 +175,7 @@ class CoherentClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
                 current.rounds_ = history
                 break
             current, candidate.rounds_ = candidate, history
+        current._look_at(judge)
         return current
 
     def _around(self, fitted: Any) -> "CoherentClassifier":
