@@ -78,27 +78,8 @@ def calibrate_stream(
     calibrator = make_calibrator(stream, **chosen)
     announced = announce(calibrator, stream, run=run, say=say)
     say("measuring", 0.7)
-    certificate, evidence = certify_stream(
-        *announced,
-        domain=stream.domain,
-        forecaster=calibrator.forecaster if is_tree(calibrator) else None,
-        provenance={"method": calibrator.method, "set": stream.note, "rounds": len(stream.outcomes)},
-    )
-    save_certificate(run.path, certificate, evidence)
-    result = {
-        "verb": "calibrate",
-        "rounds": len(stream.outcomes),
-        "dim": stream.domain.dim,
-        "outcomes": stream.kind,
-        "set": stream.note,
-        "classes": list(stream.classes),
-        "method": calibrator.method,
-        "reasons": calibrator.reasons,
-        **figures(announced, stream, calibrator),
-        "certified": certificate.statement,
-    }
-    calibrator.save(run.inside("state.json"))
-    write_json(run.inside("metrics.json"), result)
+    about = {"set": stream.note, "rounds": len(stream.outcomes)}
+    result = write_result(run, announced, stream, calibrator, provenance=about)
     say("done", 1.0)
     return result
 
@@ -190,6 +171,34 @@ def _wide(forecasts: np.ndarray, widest: int) -> np.ndarray:
     """(T, widest, d): further copies of the first forecast, which get weight zero."""
     missing = widest - forecasts.shape[1]
     return np.concatenate([forecasts, np.repeat(forecasts[:, :1], missing, axis=1)], axis=1) if missing else forecasts
+
+
+def write_result(
+    run: RunFolder, announced: Announced, stream: Stream, calibrator: Calibrator, *, provenance: dict[str, Any]
+) -> dict[str, Any]:
+    """Certificate, figures and state of what was announced so far, into the run folder; returns `metrics.json`."""
+    certificate, evidence = certify_stream(
+        *announced,
+        domain=stream.domain,
+        forecaster=calibrator.forecaster if is_tree(calibrator) else None,
+        provenance={"method": calibrator.method, **provenance},
+    )
+    save_certificate(run.path, certificate, evidence)
+    result = {
+        "verb": "calibrate",
+        "rounds": len(stream.outcomes),
+        "dim": stream.domain.dim,
+        "outcomes": stream.kind,
+        "set": stream.note,
+        "classes": list(stream.classes),
+        "method": calibrator.method,
+        "reasons": calibrator.reasons,
+        **figures(announced, stream, calibrator),
+        "certified": certificate.statement,
+    }
+    calibrator.save(run.inside("state.json"))
+    write_json(run.inside("metrics.json"), result)
+    return result
 
 
 def figures(announced: Announced, stream: Stream, calibrator: Calibrator) -> dict[str, Any]:

@@ -14,12 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from corollary.calibration._calibrator import Calibrator
-from corollary.calibration._certify import certify_stream
 from corollary.calibration._forecaster import vector
 from corollary.calibration._groups import Announced
 from corollary.calibration._sets import Box, ConvexSet, Simplex
 from corollary.calibration._stream import DELIMITERS, columns, number
-from corollary.certificates import save_certificate
 from corollary.errors import InvalidFileError, InvalidInputError
 from corollary.runs import RunFolder, write_json
 
@@ -265,7 +263,7 @@ def read_log(folder: Path) -> Log:
 
 def finish(run: RunFolder, follower: Follower, settings: dict[str, Any]) -> dict[str, Any]:
     """Certificate and figures of what was followed so far."""
-    from corollary.calibration._calibrate import figures, is_tree
+    from corollary.calibration._calibrate import write_result
     from corollary.calibration._stream import Stream
 
     calibrator, domain = follower.calibrator, follower.domain
@@ -274,23 +272,5 @@ def finish(run: RunFolder, follower: Follower, settings: dict[str, Any]) -> dict
     write_json(run.inside("stream.json"), {"follower": settings, "columns": list(follower.shape)})
     again = read_log(run.path)
     data = Announced(**again.evidence())
-    tree = calibrator.forecaster if is_tree(calibrator) else None
-    about = {"method": calibrator.method}
-    certificate, evidence = certify_stream(*data, domain=domain, forecaster=tree, provenance=about)
-    save_certificate(run.path, certificate, evidence)
     stream = Stream(data.outcomes, None, domain, tuple(follower.classes or ()), "given beforehand")
-    result = {
-        "verb": "calibrate",
-        "rounds": len(data.outcomes),
-        "dim": domain.dim,
-        "outcomes": stream.kind,
-        "set": stream.note,
-        "classes": list(stream.classes),
-        "method": calibrator.method,
-        "reasons": calibrator.reasons,
-        **figures(data, stream, calibrator),
-        "certified": certificate.statement,
-    }
-    write_json(run.inside("metrics.json"), result)
-    calibrator.save(run.inside("state.json"))
-    return result
+    return write_result(run, data, stream, calibrator, provenance={})
