@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
+from scipy.special import erf
 from torch import Tensor, nn
 
 from corollary.errors import InvalidFileError, InvalidInputError, NotFittedError
@@ -103,6 +104,7 @@ class CausalGate:
         self.network_: _Network | None = None
         self.experts = 0
         self.loss_history_: list[tuple[int, float]] = []
+        self._arrays: list[Any] | None = None
 
     def fit(
         self,
@@ -165,7 +167,7 @@ class CausalGate:
                 self.loss_history_.append((step + 1, running))
                 if progress:
                     progress(step + 1, self.steps, running)
-        self.network_ = network.cpu().eval()
+        self.network_, self._arrays = network.cpu().eval(), None
         return self
 
     def _checked(self, groups: Any, weights: Any, document_weights: Any) -> tuple[np.ndarray, list[Any]]:
@@ -215,8 +217,26 @@ class CausalGate:
         return StreamFeatures(batch, self.experts, self.features)
 
     def next_log_weights(self, state: StreamFeatures, statistics: Any) -> Float[np.ndarray, "b k"]:
-        """(B, K) log-weights before the next token."""
-        return self._weights_of(state.read(statistics))
+        """(B, K) log-weights before the next token: the network by hand, since a few rows are all overhead in torch."""
+        (scale, *layers), features = self._by_hand(), state.read(statistics)
+        x = features
+        for weight, bias in layers[:-1]:
+            x = x @ weight + bias
+            x = 0.5 * x * (1 + erf(x * 0.5**0.5))
+        joint = scale * features[:, self._base()] + x @ layers[-1][0] + layers[-1][1]
+        return joint - log_mix(joint, 0.0)[:, None]
+
+    def _by_hand(self) -> list[Any]:
+        """The scale of the base, then (weight, bias) of each layer, the features' standardisation inside the first."""
+        if self._arrays is None:
+            if self.network_ is None:
+                raise NotFittedError(self, "next_log_weights")
+            told = {k: v.numpy() for k, v in self.network_.state_dict().items()}
+            first = told["body.0.weight"] / told["spread"]
+            layers = [(first.T.copy(), told["body.0.bias"] - first @ told["mean"])]
+            layers += [(told[f"{n}.weight"].T.copy(), told[f"{n}.bias"]) for n in ("body.2", "head")]
+            self._arrays = [told["scale"], *layers]
+        return self._arrays
 
     def advance(self, state: StreamFeatures, log_probs: Any) -> StreamFeatures:
         """Take in a token; changes and returns the state."""

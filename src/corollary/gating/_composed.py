@@ -8,7 +8,8 @@ prefix posteriors. Hence on EVERY document \(-\log \pi(x) \le -\log q_k(x) + \lo
 for anchors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from corollary.runs import read_json, write_json
 
 FORMAT = 1
 GATE = "gate"
+TINY = 1e-290
+SMALL = 4096  # numbers of a table below which calling torch costs more than it saves
 
 
 class ComposedLM:
@@ -113,6 +116,11 @@ class ComposedLM:
         """Names of what is mixed at sequence level: the gate, the experts, the anchors."""
         return (GATE, *self.experts, *self.anchors)
 
+    @cached_property
+    def _log_prior(self) -> Float64[np.ndarray, " j"]:
+        with np.errstate(divide="ignore"):
+            return np.log(self.prior)
+
     @property
     def prior(self) -> Float64[np.ndarray, " j"]:
         """(1 + p + a,) mass of each component."""
@@ -162,44 +170,60 @@ class ComposedLM:
     def _gates(self) -> dict[str, PrefixGate]:
         return {GATE: self.gate, **{n: a for n, a in self.anchors.items() if hasattr(a, "log_weights")}}
 
-    def _next(self, state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(B, M, V) log-probabilities of the models, (B, J, V) of the components, (B, p) the gate's log-weights."""
+    def _heard(self, state: dict[str, Any]) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+        """(B, V) log-probabilities of each model, and (B, p) log-weights of each gate, before the next token."""
         models = [*self.experts.values(), *self._models().values()]
-        of_models = np.stack([m.next_log_probs(s) for m, s in zip(models, state["models"], strict=True)], axis=1)
+        said = [m.next_log_probs(s) for m, s in zip(models, state["models"], strict=True)]
         p = len(self.experts)
-        statistics = np.zeros((len(of_models), p, STATISTICS), dtype=np.float16)
+        statistics = np.zeros((len(said[0]), p, STATISTICS), dtype=np.float16)
         for k, model in enumerate(self.experts.values()):
             if hasattr(model, "next_statistics"):
                 statistics[:, k] = context_statistics(*model.next_statistics(state["models"][k]))
         weights = {n: g.next_log_weights(state["gates"][n], statistics) for n, g in self._gates().items()}
         if self.top is not None:
             weights[GATE] = truncate_weights(weights[GATE], self.top)
-        mixed = {n: log_mix(w[:, :, None], of_models[:, :p], axis=1) for n, w in weights.items()}
-        extra = {name: of_models[:, p + i] for i, name in enumerate(self._models())}
-        parts = [mixed[GATE], *of_models[:, :p].transpose(1, 0, 2)]
-        parts += [extra[n] if n in extra else mixed[n] for n in self.anchors]
-        return of_models, np.stack(parts, axis=1), weights[GATE]
+        return said, weights
+
+    def _of_components(self, said: np.ndarray, weights: dict[str, np.ndarray]) -> Float[np.ndarray, "b j"]:
+        """(B, J) log-probability of a token under each component, from (B, M) those under the models."""
+        p, extra = len(self.experts), list(self._models())
+        parts = [log_mix(weights[GATE], said[:, :p]), *said[:, :p].T]
+        for name in self.anchors:
+            mixed = said[:, p + extra.index(name)] if name in extra else log_mix(weights[name], said[:, :p])
+            parts.append(mixed)
+        return np.stack(parts, axis=1)
+
+    def _of_models(self, past: np.ndarray, weights: dict[str, np.ndarray]) -> Float[np.ndarray, "b m"]:
+        """(B, M) log-weight of each model in the whole: gates over the experts are expanded, then all are added."""
+        joint = past + self._log_prior
+        posterior, p = joint - log_mix(joint, 0.0)[:, None], len(self.experts)
+        gated = [posterior[:, :1] + weights[GATE], posterior[:, 1 : 1 + p]]
+        alone = []
+        for j, name in enumerate(self.anchors, start=1 + p):
+            if name in weights:
+                gated.append(posterior[:, j, None] + weights[name])
+            else:
+                alone.append(posterior[:, j, None])
+        return np.concatenate([log_mix(np.stack(gated), 0.0, axis=0), *alone], axis=1)
 
     def next_log_probs(self, state: dict[str, Any]) -> Float[np.ndarray, "b vocab"]:
         """(B, V) natural-log probabilities of the next token."""
-        of_models, parts, _ = self._next(state)
-        state["next"] = (of_models, parts)  # the same forward pass serves `advance`
-        with np.errstate(divide="ignore"):
-            past = state["past"] + np.log(self.prior)
-        return log_mix((past - log_mix(past, 0.0)[:, None])[:, :, None], parts, axis=1)
+        said, weights = self._heard(state)
+        state["next"] = (said, weights)  # the same forward pass serves `advance`
+        return mix_rows(self._of_models(state["past"], weights), said)
 
     def next_trust(self, state: dict[str, Any]) -> Float[np.ndarray, "b p"]:
         """(B, p) weight of each expert in the gate before the next token: whom the model listens to."""
-        return np.exp(self._next(state)[2])
+        return np.exp(self._heard(state)[1][GATE])
 
     def advance(self, state: dict[str, Any], tokens: Integer[np.ndarray, " b"]) -> dict[str, Any]:
         """The state after one more token of each document; changes and returns the given state."""
-        of_models, parts = state.pop("next") if "next" in state else self._next(state)[:2]
+        said, weights = state.pop("next") if "next" in state else self._heard(state)
         tokens = np.asarray(tokens, dtype=np.int64)
         rows, p = np.arange(len(tokens)), len(self.experts)
-        seen = of_models[rows, :p, tokens]
-        state["past"] = state["past"] + parts[rows, :, tokens]
-        state["gates"] = {n: g.advance(state["gates"][n], seen) for n, g in self._gates().items()}
+        heard = np.stack([q[rows, tokens] for q in said], axis=1)
+        state["past"] = state["past"] + self._of_components(heard, weights)
+        state["gates"] = {n: g.advance(state["gates"][n], heard[:, :p]) for n, g in self._gates().items()}
         models = [*self.experts.values(), *self._models().values()]
         state["models"] = [m.advance(s, tokens) for m, s in zip(models, state["models"], strict=True)]
         return state
@@ -302,6 +326,26 @@ def _inside(folder: Path, name: str) -> Path:
     if not target.is_relative_to(folder.resolve()):
         raise InvalidInputError(f"the name {name!r} would leave the model's folder; use a plain name")
     return target
+
+
+def mix_rows(log_weights: Float[np.ndarray, "b m"], log_probs: Sequence[Any]) -> Float[np.ndarray, "b v"]:
+    """(B, V) log of the mixture of M tables (B, V); in torch, whose exponentials are several times numpy's.
+
+    Example:
+        >>> tables = [np.log(np.array([[0.9, 0.1]])), np.log(np.array([[0.1, 0.9]]))]
+        >>> np.exp(mix_rows(np.log(np.array([[0.5, 0.5]])), tables)).round(3).tolist()
+        [[0.5, 0.5]]
+    """
+    if log_probs[0].size < SMALL:
+        return log_mix(log_weights[:, :, None], np.stack(log_probs, axis=1), axis=1)
+    import torch
+
+    weights = torch.from_numpy(np.asarray(log_weights, dtype=np.float64))
+    joint = torch.empty((len(log_probs), *log_probs[0].shape), dtype=torch.float64)
+    for k, rows in enumerate(log_probs):
+        torch.add(torch.from_numpy(np.asarray(rows, dtype=np.float64)), weights[:, k, None], out=joint[k])
+    total = joint.exp().sum(0)  # all are at most 1, so that only underflow needs the slower form
+    return (total.log_() if float(total.min()) > TINY else torch.logsumexp(joint, dim=0)).numpy()
 
 
 def truncate_weights(log_weights: Float[np.ndarray, "b k"], top: int) -> Float[np.ndarray, "b k"]:
