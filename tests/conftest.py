@@ -1,10 +1,16 @@
-"""Shape and type checks on every public signature, for the tests only."""
+"""Shape and type checks on every public signature, for the tests only; random numbers from a fixed seed."""
 
 import jaxtyping
+import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook("corollary", "typechecker.typechecker")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20250711)
 
 
 @pytest.fixture

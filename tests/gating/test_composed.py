@@ -8,7 +8,7 @@ import pytest
 from corollary.documents import Documents
 from corollary.errors import InvalidFileError, InvalidInputError
 from corollary.gating import BayesGate, CausalGate, ComposedLM, FixedShareGate, StaticGate, score_experts
-from corollary.gating._composed import truncate_weights
+from corollary.gating._mixing import truncate_weights
 from corollary.models import NgramModel, generate, load, sample
 
 WORDS = [

@@ -267,7 +267,7 @@ def test_wrong_inputs():
     narrow = TransformerLM(TransformerConfig(vocab_size=100, width=8, layers=1, heads=1, context=4))
     with pytest.raises(InvalidInputError, match="0 to 99"):
         narrow.log_probs(DOCUMENTS)
-    with pytest.raises(InvalidInputError, match="one at a time"):
+    with pytest.raises(InvalidInputError, match="give `cache`"):
         narrow(torch.zeros((1, 2), dtype=torch.int64), seen=1)
     with pytest.raises(InvalidInputError, match="lower `lr`"):
         TransformerLM.fit(DOCUMENTS, config=SMALL, lr=1e30, steps=20, batch_tokens=64)

@@ -178,7 +178,8 @@ def rescore(folder: Path, pins: Mapping[str, str]) -> dict[str, np.ndarray]:
     Raises:
         Undecided: where documents or models are not those that the certificate was issued on.
     """
-    from corollary.gating._composed import ComposedLM, document_bits, mixture_bits
+    from corollary.gating._composed import ComposedLM
+    from corollary.gating._mixing import document_bits, mixture_bits
 
     tensors = read_tensors(folder / "data" / "certify.safetensors")
     documents = Documents(tensors["tokens"], tensors["offsets"])

@@ -15,7 +15,8 @@ from corollary.certificates import refuse_reuse
 from corollary.documents import Documents
 from corollary.errors import InvalidInputError
 from corollary.gating._causal_gate import CausalGate
-from corollary.gating._composed import ComposedLM, document_bits, mixture_bits
+from corollary.gating._composed import ComposedLM
+from corollary.gating._mixing import document_bits, mixture_bits
 from corollary.gating._prefix_gates import (
     DEFAULT_RATES,
     BayesGate,

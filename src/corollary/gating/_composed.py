@@ -8,7 +8,7 @@ prefix posteriors. Hence on EVERY document \(-\log \pi(x) \le -\log q_k(x) + \lo
 for anchors.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from jaxtyping import Float, Float32, Float64, Integer
 
 from corollary.documents import Documents
 from corollary.errors import InvalidFileError, InvalidInputError
+from corollary.gating._mixing import mix_rows, truncate_weights
 from corollary.gating._prefix_gates import (
     PrefixGate,
     gate_from_description,
@@ -31,8 +32,6 @@ from corollary.runs import read_json, write_json
 
 FORMAT = 1
 GATE = "gate"
-TINY = 1e-290
-SMALL = 4096  # numbers of a table below which calling torch costs more than it saves
 
 
 class ComposedLM:
@@ -112,6 +111,11 @@ class ComposedLM:
         return {name: a for name, a in self.anchors.items() if not hasattr(a, "log_weights")}
 
     @property
+    def _voices(self) -> list[Any]:
+        """Every language model in it: the experts, then the anchors that are models."""
+        return [*self.experts.values(), *self._models().values()]
+
+    @property
     def components(self) -> tuple[str, ...]:
         """Names of what is mixed at sequence level: the gate, the experts, the anchors."""
         return (GATE, *self.experts, *self.anchors)
@@ -136,7 +140,7 @@ class ComposedLM:
 
     def score(self, documents: Documents) -> ExpertScores:
         """What the experts, and after them the anchor models, say of every token."""
-        return score_experts([*self.experts.values(), *self._models().values()], documents)
+        return score_experts(self._voices, documents)
 
     def component_log_probs(self, scores: ExpertScores) -> Float[np.ndarray, "total j"]:
         """(total, 1 + p + a) log-probability of every token under each component, from `score`."""
@@ -162,9 +166,10 @@ class ComposedLM:
     def start(self, batch: int) -> dict[str, Any]:
         """State of `batch` documents without a token."""
         return {
-            "models": [m.start(batch) for m in [*self.experts.values(), *self._models().values()]],
+            "models": [m.start(batch) for m in self._voices],
             "gates": {name: g.start(batch) for name, g in self._gates().items()},
             "past": np.zeros((batch, len(self.components))),
+            "read": np.zeros(batch, dtype=np.int64),  # tokens of each document
         }
 
     def _gates(self) -> dict[str, PrefixGate]:
@@ -172,8 +177,7 @@ class ComposedLM:
 
     def _heard(self, state: dict[str, Any]) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
         """(B, V) log-probabilities of each model, and (B, p) log-weights of each gate, before the next token."""
-        models = [*self.experts.values(), *self._models().values()]
-        said = [m.next_log_probs(s) for m, s in zip(models, state["models"], strict=True)]
+        said = [m.next_log_probs(s) for m, s in zip(self._voices, state["models"], strict=True)]
         p = len(self.experts)
         statistics = np.zeros((len(said[0]), p, STATISTICS), dtype=np.float16)
         for k, model in enumerate(self.experts.values()):
@@ -223,9 +227,28 @@ class ComposedLM:
         rows, p = np.arange(len(tokens)), len(self.experts)
         heard = np.stack([q[rows, tokens] for q in said], axis=1)
         state["past"] = state["past"] + self._of_components(heard, weights)
+        state["read"] = state["read"] + 1
         state["gates"] = {n: g.advance(state["gates"][n], heard[:, :p]) for n, g in self._gates().items()}
-        models = [*self.experts.values(), *self._models().values()]
-        state["models"] = [m.advance(s, tokens) for m, s in zip(models, state["models"], strict=True)]
+        state["models"] = [m.advance(s, tokens) for m, s in zip(self._voices, state["models"], strict=True)]
+        return state
+
+    def extend(self, state: dict[str, Any], tokens: Integer[np.ndarray, "b t"]) -> dict[str, Any]:
+        """The state after several more tokens of each document; from the start, every model reads them at once."""
+        from corollary.models import extend
+
+        if state["read"].any() or any(not hasattr(m, "extend") for m in self._voices):
+            for token in tokens.T:
+                state = self.advance(state, token)
+            return state
+        documents = Documents.from_sequences(list(tokens), dtype=np.uint8 if self.vocab_size <= 256 else np.int32)
+        scores, p = self.score(documents), len(self.experts)
+        state["past"] = documents.sums(self.component_log_probs(scores))
+        heard = scores.log_probs.reshape(*tokens.shape, -1)[:, :, :p]
+        for t in range(tokens.shape[1]):
+            state["gates"] = {n: g.advance(state["gates"][n], heard[:, t]) for n, g in self._gates().items()}
+        state["models"] = [extend(m, s, tokens) for m, s in zip(self._voices, state["models"], strict=True)]
+        state["read"] = state["read"] + tokens.shape[1]
+        state.pop("next", None)
         return state
 
     def generate(
@@ -326,56 +349,6 @@ def _inside(folder: Path, name: str) -> Path:
     if not target.is_relative_to(folder.resolve()):
         raise InvalidInputError(f"the name {name!r} would leave the model's folder; use a plain name")
     return target
-
-
-def mix_rows(log_weights: Float[np.ndarray, "b m"], log_probs: Sequence[Any]) -> Float[np.ndarray, "b v"]:
-    """(B, V) log of the mixture of M tables (B, V); in torch, whose exponentials are several times numpy's.
-
-    Example:
-        >>> tables = [np.log(np.array([[0.9, 0.1]])), np.log(np.array([[0.1, 0.9]]))]
-        >>> np.exp(mix_rows(np.log(np.array([[0.5, 0.5]])), tables)).round(3).tolist()
-        [[0.5, 0.5]]
-    """
-    if log_probs[0].size < SMALL:
-        return log_mix(log_weights[:, :, None], np.stack(log_probs, axis=1), axis=1)
-    import torch
-
-    weights = torch.from_numpy(np.asarray(log_weights, dtype=np.float64))
-    joint = torch.empty((len(log_probs), *log_probs[0].shape), dtype=torch.float64)
-    for k, rows in enumerate(log_probs):
-        torch.add(torch.from_numpy(np.asarray(rows, dtype=np.float64)), weights[:, k, None], out=joint[k])
-    total = joint.exp().sum(0)  # all are at most 1, so that only underflow needs the slower form
-    return (total.log_() if float(total.min()) > TINY else torch.logsumexp(joint, dim=0)).numpy()
-
-
-def truncate_weights(log_weights: Float[np.ndarray, "b k"], top: int) -> Float[np.ndarray, "b k"]:
-    """The `top` largest of each row, renormalised; the rest at minus infinity.
-
-    Example:
-        >>> np.exp(truncate_weights(np.log(np.array([[0.5, 0.3, 0.2]])), 2)).round(3).tolist()
-        [[0.625, 0.375, 0.0]]
-    """
-    dropped = np.argsort(-log_weights, axis=1, kind="stable")[:, top:]
-    kept = np.array(log_weights, dtype=np.float64)
-    np.put_along_axis(kept, dropped, -np.inf, axis=1)
-    return kept - log_mix(kept, 0.0)[:, None]
-
-
-def document_bits(log_probs: Float[np.ndarray, "total j"], offsets: Any) -> Float64[np.ndarray, "n j"]:
-    """(N, J) bits of each document under each column.
-
-    Example:
-        >>> document_bits(np.log(np.full((3, 1), 0.5)), np.array([0, 1, 3])).ravel().tolist()
-        [1.0, 2.0]
-    """
-    totals = Documents(np.zeros(len(log_probs), dtype=np.uint8), np.asarray(offsets)).sums(log_probs)
-    return -totals / np.log(2)
-
-
-def mixture_bits(bits: Float[np.ndarray, "n j"], prior: Float[np.ndarray, " j"]) -> Float[np.ndarray, "n 1"]:
-    """(N, 1) bits of each document under the sequence-level mixture of models whose bits are given."""
-    with np.errstate(divide="ignore"):
-        return -log_mix(-bits * np.log(2), np.log(prior))[:, None] / np.log(2)
 
 
 register_loader("composed", lambda folder, header: ComposedLM.load(folder))

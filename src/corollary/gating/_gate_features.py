@@ -101,6 +101,13 @@ class StreamFeatures:
         self.share = np.full((batch, len(settings.rates), experts), 1 / experts, dtype=np.float32)
         self.averages = np.zeros((batch, len(settings.decays), experts), dtype=np.float32)
 
+    def select_rows(self, rows: Any) -> "StreamFeatures":
+        """The documents at these rows."""
+        chosen = StreamFeatures(0, self.likelihood.shape[1], self.settings)
+        chosen.likelihood, chosen.share = self.likelihood[rows], self.share[rows]
+        chosen.averages = self.averages[rows]
+        return chosen
+
     def read(self, statistics: Any) -> Float32[np.ndarray, "b f"]:
         """(B, F) features before the next token."""
         posterior = BayesGate(self.likelihood.shape[1]).next_log_weights(

@@ -3,6 +3,8 @@
 from corollary._lazy import lazily
 
 _HOME = {
+    "CorollaryConfig": "_hf_causal_lm",
+    "CorollaryForCausalLM": "_hf_causal_lm",
     "HFExpert": "_hf_expert",
 }
 

@@ -19,12 +19,14 @@ from torch.nn import functional
 from corollary.documents import Documents
 from corollary.errors import InvalidFileError, InvalidInputError, MissingExtraError
 from corollary.models import register_loader
+from corollary.models._streams import window_after
 from corollary.models._training import check_tokens
 from corollary.models._windows import scoring_windows
 from corollary.runs import write_json
 
 FORMAT = 1
 _LONGEST = 1 << 16  # context where a configuration names none
+_OF_FILES = {"transformers_version", "architectures", "dtype"}  # of a configuration: set on saving, or of the weights
 _LOGITS = 1 << 24  # numbers of logits held at once
 
 
@@ -35,6 +37,12 @@ class HFState:
     window: Int[Tensor, "b t"]
     cache: Any
     log_probs: Float[np.ndarray, "b vocab"]
+
+    def select_rows(self, rows: Integer[np.ndarray, " m"]) -> "HFState":
+        """The documents at these rows; the cache is changed in place."""
+        at = torch.as_tensor(rows, device=self.window.device)
+        self.cache.batch_select_indices(at)
+        return HFState(self.window[at], self.cache, self.log_probs[rows])
 
 
 class HFExpert:
@@ -153,15 +161,20 @@ class HFExpert:
 
     def advance(self, state: HFState, tokens: Integer[np.ndarray, " b"]) -> HFState:
         """The state after one more token of each document; changes the given state's cache."""
-        new = torch.from_numpy(self._swap(np.asarray(tokens, dtype=np.int64)))[:, None].to(self.device)
-        seen = state.window.shape[1]
-        if seen == self.context:  # the window slides by half of itself and is read again
-            return self._forward(torch.cat([state.window[:, seen // 2 :], new], dim=1))
-        return self._forward(torch.cat([state.window, new], dim=1), cache=state.cache)
+        return self.extend(state, np.asarray(tokens)[:, None])
+
+    def extend(self, state: HFState, tokens: Integer[np.ndarray, "b t"]) -> HFState:
+        """The state after several more tokens of each document, in one pass."""
+        new = torch.from_numpy(self._swap(np.asarray(tokens, dtype=np.int64))).to(self.device)
+        seen, more = state.window.shape[1], new.shape[1]
+        window, left = torch.cat([state.window, new], dim=1), window_after(seen, more, self.context)
+        if left < seen + more:  # the window has slid and is read again
+            return self._forward(window[:, -left:])
+        return self._forward(window, cache=state.cache, more=more)
 
     @torch.no_grad()
-    def _forward(self, window: Int[Tensor, "b t"], *, cache: Any = None) -> HFState:
-        fresh = window if cache is None else window[:, -1:]
+    def _forward(self, window: Int[Tensor, "b t"], *, cache: Any = None, more: int = 0) -> HFState:
+        fresh = window if cache is None else window[:, -more:]
         found = self.model(input_ids=fresh, past_key_values=cache, use_cache=True)
         if found.logits.shape[0] == 0:
             return HFState(window, found.past_key_values, np.zeros((0, self.vocab_size)))
@@ -172,7 +185,7 @@ class HFExpert:
     def fingerprint(self) -> str:
         """SHA-256 of the configuration, the tokenizer, the end, the context and the weights."""
         told = self.model.config.to_diff_dict()
-        kept = {k: v for k, v in told.items() if not k.startswith("_") and k not in ("transformers_version", "dtype")}
+        kept = {k: v for k, v in told.items() if not k.startswith("_") and k not in _OF_FILES}
         head = [kept, self.vocabulary, self.end, self._begin, self.context]
         state = hashlib.sha256(json.dumps(head, sort_keys=True, default=str).encode())
         for name, p in sorted(self.model.state_dict().items()):
@@ -223,7 +236,11 @@ def _vocabulary(tokenizer: Any, size: int) -> str:
     if tokenizer is None:
         return hashlib.sha256(str(size).encode()).hexdigest()
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    told = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
+    if backend is not None:  # padding and truncation are how it was last called
+        rules = json.loads(backend.to_str())
+        told = json.dumps({k: v for k, v in rules.items() if k not in ("padding", "truncation")}, sort_keys=True)
+    else:
+        told = json.dumps(sorted(tokenizer.get_vocab().items()))
     return hashlib.sha256(told.encode()).hexdigest()
 
 

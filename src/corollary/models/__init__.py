@@ -7,6 +7,7 @@ from corollary.models._ngram import NgramModel
 from corollary.models._ngram_queries import NgramQueries, NgramScores
 from corollary.models._protocol import LanguageModel, load, register_loader
 from corollary.models._sampling import generate, sample
+from corollary.models._streams import extend, select_rows
 
 if TYPE_CHECKING:
     from corollary.models._training import train
@@ -19,10 +20,12 @@ __all__ = [
     "NgramScores",
     "TransformerConfig",
     "TransformerLM",
+    "extend",
     "generate",
     "load",
     "register_loader",
     "sample",
+    "select_rows",
     "train",
 ]
 

@@ -43,7 +43,10 @@ class Block(nn.Module):
         if cache is not None:
             cache[0, :, :, seen : seen + t], cache[1, :, :, seen : seen + t] = k, v
             k, v = cache[:, :, :, : seen + t]
-        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=t > 1)
+        later = None  # inputs behind cached ones see all of those, and the earlier among themselves
+        if t > 1 and seen:
+            later = torch.ones(t, seen + t, dtype=torch.bool, device=x.device).tril(seen)
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=later, is_causal=t > 1 and not seen)
         x = x + self.out(mixed.transpose(1, 2).reshape(b, t, w))
         gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, dim=-1)
         return x + self.down(functional.silu(gate) * up)

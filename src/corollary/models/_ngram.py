@@ -102,6 +102,12 @@ class NgramModel:
         """The state after one more byte of each document; the given state stays as it is."""
         return ((state << _BYTE) | np.asarray(tokens).astype(np.uint64)) & suffix_mask(self.order)
 
+    def extend(self, state: UInt64[np.ndarray, " b"], tokens: Integer[np.ndarray, "b t"]) -> UInt64[np.ndarray, " b"]:
+        """The state after several more bytes of each document: only the last `order - 1` matter."""
+        for token in np.asarray(tokens)[:, max(0, tokens.shape[1] - self.order + 1) :].T:
+            state = self.advance(state, token)
+        return state
+
     def next_log_probs(self, state: UInt64[np.ndarray, " b"]) -> Float[np.ndarray, "b 256"]:
         """(B, 256) natural-log probabilities of the next byte, in float64."""
         out = np.full((len(state), 256), self.tables[0].log_prob[0], dtype=np.float64)
@@ -112,6 +118,19 @@ class NgramModel:
             b = np.repeat(np.arange(len(state)), length)
             rows = np.arange(len(b)) + np.repeat(edges[0] - (np.cumsum(length) - length), length)
             out[b, (longer.keys[rows] & np.uint64(255)).astype(np.int64)] = longer.log_prob[rows]
+        return out
+
+    def token_log_probs(
+        self, state: UInt64[np.ndarray, " b"], tokens: Integer[np.ndarray, " b"]
+    ) -> Float[np.ndarray, " b"]:
+        """(B,) natural-log probability of one next byte of each document, without the table of all."""
+        last = np.asarray(tokens).astype(np.uint64)
+        out = np.full(len(state), self.tables[0].log_prob[0], dtype=np.float64)
+        for shorter, longer, at, known, context in self._walk(state):
+            key = (context << _BYTE) | last
+            row = np.minimum(np.searchsorted(longer.keys, key), len(longer.keys) - 1)
+            escaped = out + np.where(known, shorter.log_escape[at], 0.0)
+            out = np.where(known & (longer.keys[row] == key), longer.log_prob[row], escaped)
         return out
 
     def next_statistics(

@@ -63,6 +63,7 @@ _BUILT_IN = {
     "ngram": "corollary.models._ngram",
     "transformer": "corollary.models._transformer",
     "composed": "corollary.gating._composed",
+    "routed": "corollary.gating._routed",
     "hf": "corollary.integrations._hf_expert",
 }
 _LOADERS: dict[str, Loader] = {}

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from corollary.documents import Documents
 from corollary.errors import InvalidInputError
 from corollary.models._protocol import LanguageModel
+from corollary.models._streams import extend
 
 END = 0
 _ROWS = 256  # documents drawn side by side: bounds the memory of a state
@@ -138,10 +139,7 @@ def _read_prompt(model: LanguageModel, rows: int, prompt: Any) -> Any:
             f"`prompt` must be bytes or token ids below {model.vocab_size}, got {type(prompt).__name__};"
             " encode text first"
         )
-    state = model.start(rows)
-    for token in ids:
-        state = model.advance(state, np.full(rows, token, dtype=np.int64))
-    return state
+    return extend(model, model.start(rows), np.tile(ids.astype(np.int64), (rows, 1)))
 
 
 def _check(*, count: int, max_tokens: int, temperature: float | int, top_p: float | int) -> None:

@@ -24,6 +24,7 @@ from corollary.errors import InvalidFileError, InvalidInputError
 from corollary.models import _storage
 from corollary.models._blocks import Block, angles
 from corollary.models._protocol import register_loader
+from corollary.models._streams import window_after
 from corollary.models._training import check_tokens, train
 from corollary.models._windows import previous_tokens, scoring_windows
 
@@ -77,6 +78,11 @@ class TransformerState:
     window: Int[Tensor, "b t"]
     cache: list[Tensor]
     log_probs: Float[np.ndarray, "b vocab"]
+
+    def select_rows(self, rows: Integer[np.ndarray, " m"]) -> "TransformerState":
+        """The documents at these rows."""
+        at = torch.as_tensor(rows, device=self.window.device)
+        return TransformerState(self.window[at], [c[:, at] for c in self.cache], self.log_probs[rows])
 
 
 class TransformerLM(nn.Module):
@@ -137,8 +143,8 @@ class TransformerLM(nn.Module):
         self, inputs: Int[Tensor, "b t"], *, cache: list[Tensor] | None = None, seen: int = 0
     ) -> Float[Tensor, "b t vocab"]:
         """Logits of the token after each input; inputs start with token 0 where a document starts."""
-        if seen and inputs.shape[1] > 1:
-            raise InvalidInputError(f"{inputs.shape[1]} inputs behind {seen} cached ones; give them one at a time")
+        if seen and cache is None:
+            raise InvalidInputError(f"inputs behind {seen} others need the cache that those filled; give `cache`")
         x = self.embedding(inputs)
         position = torch.arange(seen, seen + inputs.shape[1], device=x.device)
         angle = angles(position, self.config.width // self.config.heads)
@@ -210,13 +216,18 @@ class TransformerLM(nn.Module):
     @torch.no_grad()
     def advance(self, state: TransformerState, tokens: Integer[np.ndarray, " b"]) -> TransformerState:
         """The state after one more token of each document; the given state is changed in place, mostly."""
-        new = torch.as_tensor(np.asarray(tokens).astype(np.int64), device=state.window.device)[:, None]
-        seen = state.window.shape[1]
-        if seen == self.config.context:  # the window slides by half of itself and is read again
-            return self._read(torch.cat([state.window[:, seen // 2 :], new], dim=1))
-        logits = self(new, cache=state.cache, seen=seen)
-        state.window = torch.cat([state.window, new], dim=1)
-        state.log_probs = _normalise(logits[:, -1])
+        return self.extend(state, np.asarray(tokens)[:, None])
+
+    @torch.no_grad()
+    def extend(self, state: TransformerState, tokens: Integer[np.ndarray, "b t"]) -> TransformerState:
+        """The state after several more tokens of each document, in one pass; changes the given state, mostly."""
+        new = torch.as_tensor(np.asarray(tokens).astype(np.int64), device=state.window.device)
+        seen, more = state.window.shape[1], new.shape[1]
+        window, left = torch.cat([state.window, new], dim=1), window_after(seen, more, self.config.context)
+        if left < seen + more:  # the window has slid and is read again
+            return self._read(window[:, -left:])
+        state.window = window
+        state.log_probs = _normalise(self(new, cache=state.cache, seen=seen)[:, -1])
         return state
 
     def next_log_probs(self, state: TransformerState) -> Float[np.ndarray, "b vocab"]:
