@@ -9,6 +9,7 @@ from corollary.models._protocol import LanguageModel, load, register_loader
 from corollary.models._sampling import generate, sample
 
 if TYPE_CHECKING:
+    from corollary.models._merging import merge_models
     from corollary.models._training import train
     from corollary.models._transformer import TransformerConfig, TransformerLM
 
@@ -21,13 +22,19 @@ __all__ = [
     "TransformerLM",
     "generate",
     "load",
+    "merge_models",
     "register_loader",
     "sample",
     "train",
 ]
 
 # The networks, and torch with them, are imported when they are first used.
-_HOME = {"TransformerConfig": "_transformer", "TransformerLM": "_transformer", "train": "_training"}
+_HOME = {
+    "TransformerConfig": "_transformer",
+    "TransformerLM": "_transformer",
+    "merge_models": "_merging",
+    "train": "_training",
+}
 
 __getattr__, _ = lazily(__name__, _HOME)
 
