@@ -18,6 +18,7 @@ _HOME = {
     "PrefixGate": "_prefix_gates",
     "RobustGate": "_robust_gate",
     "RobustGateSolution": "_finite",
+    "ScoreCache": "_score_cache",
     "Settings": "_compose",
     "StaticGate": "_prefix_gates",
     "StaticWeights": "_static",

@@ -100,6 +100,8 @@ class StreamFeatures:
         self.likelihood = np.zeros((batch, experts))
         self.share = np.full((batch, len(settings.rates), experts), 1 / experts, dtype=np.float32)
         self.averages = np.zeros((batch, len(settings.decays), experts), dtype=np.float32)
+        self.memory: Any = None  # of a gate that reads in order, and what it becomes with the next token
+        self.coming: Any = None
 
     def read(self, statistics: Any) -> Float32[np.ndarray, "b f"]:
         """(B, F) features before the next token."""
