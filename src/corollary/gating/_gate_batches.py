@@ -54,11 +54,12 @@ class Batches:
     def _refill(self) -> None:
         """Read the next pool: documents of every group, in proportion to its share; each counts as often as drawn."""
         self.resident = []
+        room = min(POOL_TOKENS, sum(int(g.offsets[-1]) for g in self.groups))
         for group, weight, share in zip(self.groups, self.weights, self.shares, strict=True):
             lengths = np.diff(group.offsets)
             mass = (lengths > 0) * (1.0 if weight is None else weight)
             mean = max(1.0, float(mass @ lengths) / mass.sum())
-            count = max(1, round(share * POOL_TOKENS / mean))
+            count = max(1, round(share * room / mean))
             ends = np.cumsum(mass)
             drawn = np.searchsorted(ends, self.generator.random(count) * ends[-1], side="right")
             self.resident.append(group.documents(np.sort(drawn)))
