@@ -22,7 +22,9 @@ def beside(name):
     return module
 
 
-PARTS = [beside(n) for n in ("transformers",)]  # CELLS, QUICK, MORE, run(cell), table(records)
+PARTS = [
+    beside(n) for n in ("worlds", "studies", "transformers", "million")
+]  # CELLS, QUICK, MORE, run(cell), table(records)
 QUICK = [
     {"data": "text", "seed": 0},
     {"data": "finite", "seed": 0, "n": 100, "p": 4},

@@ -31,9 +31,11 @@ class Table:
         self.table = np.log(self.law).astype(np.float32)
 
     def log_probs(self, documents):
+        """One look-up a token."""
         return self.table[documents.tokens]
 
     def fingerprint(self):
+        """Its number says all."""
         return hashlib.sha256(f"table {self.number}".encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""E2, the main experiment: transformer experts of equal size branched from one trunk, their gate, and one model for all.
+"""E2, the main experiment: transformer experts of equal size from one trunk, their gate, and one model for all.
 
 Every model continues from the same trunk (trained on all domains alike), with the same optimiser and schedule. The
 pooled models are given as many updates as all experts together; one more has those of a single expert.
