@@ -1,27 +1,52 @@
 """Benchmark of `corollary.gating`: composition of embedded text against its peers; the exact solver on finite worlds.
 
-A text cell runs the demo's pipeline for one seed and returns bits per byte of every method on every held-out set.
+A text cell runs the demo's pipeline for one seed and returns bits per byte of every method on every held-out set. The
+other kinds lie beside this file: transformer experts on four domains, and the studies around them.
 """
 
+import importlib.util
 import json
 import resource
 import tempfile
 import time
 from pathlib import Path
 
-QUICK = [{"data": "text", "seed": 0}, {"data": "finite", "seed": 0, "n": 100, "p": 4}]
+
+def beside(name):
+    """A module of this folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(
+        f"corollary_bench_gating_{name}", Path(__file__).with_name(f"{name}.py")
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+PARTS = [
+    beside(n) for n in ("worlds", "studies", "transformers", "million")
+]  # CELLS, QUICK, MORE, run(cell), table(records)
+QUICK = [
+    {"data": "text", "seed": 0},
+    {"data": "finite", "seed": 0, "n": 100, "p": 4},
+    *(c for part in PARTS for c in part.QUICK),
+]
 DEFAULT = [
     *({"data": "text", "seed": seed} for seed in range(3)),
     *({"data": "finite", "seed": s, "n": n, "p": p} for n, p in ((30, 3), (100, 4), (500, 10)) for s in range(3)),
+    *(c for part in PARTS for c in part.CELLS),
 ]
 FULL = [
     *({"data": "text", "seed": seed} for seed in range(10)),
     *({"data": "finite", "seed": s, "n": n, "p": p} for n, p in ((30, 3), (100, 4), (500, 10)) for s in range(20)),
+    *(c for part in PARTS for c in (*part.CELLS, *part.MORE)),
 ]
 
 
 def run_cell(cell):
     """One cell of the grid, as plain values."""
+    for part in PARTS:
+        if cell in (*part.QUICK, *part.CELLS, *part.MORE):
+            return part.run(cell)
     return {"text": text_cell, "finite": finite_cell}[cell["data"]](cell)
 
 
@@ -136,4 +161,7 @@ def table(records):
             means = [np.mean([r[c] for r in here]) for c in columns]
             shown = [f"{m:.1g}" if c == "gap" else f"{m:.4f}" for c, m in zip(columns, means, strict=True)]
             lines.append(f"| n = {n}, p = {p} | {' | '.join(shown)} |")
+    for part in PARTS:
+        here = [r for r in records if r["cell"] in (*part.QUICK, *part.CELLS, *part.MORE)]
+        lines += ["", part.table(here)] if here else []
     return "\n".join(lines)

@@ -17,39 +17,18 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
-from scipy.special import erf
-from torch import Tensor, nn
 
 from corollary.errors import InvalidFileError, InvalidInputError, NotFittedError
+from corollary.gating import _gate_networks as networks
+from corollary.gating._distributed import add_gradients, part, total
+from corollary.gating._gate_batches import Batches
 from corollary.gating._gate_features import FeatureSettings, StreamFeatures, corpus_features
 from corollary.gating._prefix_gates import log_mix
-from corollary.gating._scores import CHUNK_TOKENS, ExpertScores
+from corollary.gating._scores import ExpertScores, blocks
 from corollary.runs import read_json, read_tensors, write_json, write_tensors
 
 FORMAT = 1
-
-
-class _Network(nn.Module):
-    """Features -> K corrections of the base log-weights; the last layer starts at zero: the gate starts at the base."""
-
-    mean: Tensor
-    spread: Tensor
-
-    def __init__(self, width: int, experts: int, hidden: int, *, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Linear(width, hidden, dtype=dtype), nn.GELU(), nn.Linear(hidden, hidden, dtype=dtype), nn.GELU()
-        )
-        self.head = nn.Linear(hidden, experts, dtype=dtype)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-        self.scale = nn.Parameter(torch.ones((), dtype=dtype))  # of the base
-        self.register_buffer("mean", torch.zeros(width, dtype=dtype))
-        self.register_buffer("spread", torch.ones(width, dtype=dtype))
-
-    def forward(self, features: Tensor, base: slice) -> Tensor:
-        standard = (features - self.mean) / self.spread
-        return torch.log_softmax(self.scale * features[:, base] + self.head(self.body(standard)), dim=-1)
+READ_TOKENS = 20_000  # padded tokens that a recurrent gate reads side by side
 
 
 class CausalGate:
@@ -61,7 +40,9 @@ class CausalGate:
     Before training it IS fixed share at rate 0.005; training can only move away from it where the data pay for that.
 
     Args:
-        hidden: width of the two hidden layers; 64 suits a handful of experts.
+        network: "mlp" (each position by itself), "gru", or "transformer" (the features of the last 64 positions). The
+            last two read documents in order: slower, and seldom better by more than .005 bits a byte.
+        hidden: width of the hidden layers; 64 suits a handful of experts.
         steps: optimisation steps; 800 take seconds.
         batch: tokens a step, drawn at random over the corpus.
         learning_rate: peak of the one-cycle schedule.
@@ -88,6 +69,7 @@ class CausalGate:
     def __init__(
         self,
         *,
+        network: str = "mlp",
         hidden: int = 64,
         steps: int = 800,
         batch: int = 4096,
@@ -97,14 +79,16 @@ class CausalGate:
         device: str | torch.device = "cpu",
         seed: int = 0,
     ) -> None:
-        self.hidden, self.steps, self.batch = hidden, steps, batch
+        if network not in networks.NETWORKS:
+            raise InvalidInputError(f"`network` must be one of {', '.join(networks.NETWORKS)}, got {network!r}")
+        self.network, self.hidden, self.steps, self.batch = network, hidden, steps, batch
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.features = features or FeatureSettings()
         self.device, self.seed = device, seed
-        self.network_: _Network | None = None
+        self.network_: networks.CausalNetwork | None = None
         self.experts = 0
         self.loss_history_: list[tuple[int, float]] = []
-        self._arrays: list[Any] | None = None
+        self._by_hand: networks.RowsByHand | None = None
 
     def fit(
         self,
@@ -117,7 +101,9 @@ class CausalGate:
         r"""Learn the weights from scored documents.
 
         Args:
-            groups: scores of groups of documents, e.g. one a domain and one of mixed documents.
+            groups: scores of groups of documents, e.g. one a domain and one of mixed documents; `ScoreCache`s are gone
+                through in random pools of documents, so that memory holds no more than a pool. Under `torchrun`
+                every process draws the same batch and works on its part: the gate is that of one process.
             weights: \(\lambda_g\), how much each group counts, whatever its size; None for equal. Use the least
                 favourable mixture
                 of a robust gate, or give mixed documents a share (0.3 is a good one: without any, the gate loses on
@@ -133,16 +119,18 @@ class CausalGate:
         Raises:
             InvalidInputError: where groups are empty, disagree on the experts, or weights do not fit.
         """
-        shares, rows = self._checked(groups, weights, document_weights)
+        shares = self._checked(groups, weights)
         generator = np.random.default_rng(self.seed)
         torch_generator = torch.Generator().manual_seed(self.seed)
-        features = [corpus_features(g, self.features).astype(np.float16) for g in groups]
-        targets = [g.log_probs for g in groups]
-        width, self.experts = features[0].shape[1], groups[0].experts
+        sequential = networks.NETWORKS[self.network].sequential
+        batches = Batches(
+            groups, shares, document_weights, self.features, sequential=sequential, generator=generator
+        )  # fmt: skip
+        self.experts = groups[0].experts
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**31, (1,), generator=torch_generator)))
-            network = _Network(width, self.experts, self.hidden)
-        probe = np.concatenate([f[generator.integers(len(f), size=20_000)] for f in features]).astype(np.float32)
+            network = networks.make(self.network, self.features.width(self.experts), self.experts, self.hidden)
+        probe = batches.probe(20_000)
         network.mean.copy_(torch.from_numpy(probe.mean(0)))
         network.spread.copy_(torch.from_numpy(np.maximum(probe.std(0), 0.05)))
         network.to(self.device)
@@ -150,16 +138,14 @@ class CausalGate:
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=self.steps)
         base, running = self._base(), 0.0
         for step in range(self.steps):
-            counts = generator.multinomial(self.batch, shares)
-            picks = [r(generator, n) for r, n in zip(rows, counts, strict=True)]
-            x = torch.from_numpy(
-                np.concatenate([f[i] for f, i in zip(features, picks, strict=True)]).astype(np.float32)
-            )
-            c = torch.from_numpy(np.concatenate([t[i] for t, i in zip(targets, picks, strict=True)]))
-            log_weights = network(x.to(self.device), base)
-            loss = -torch.logsumexp(log_weights + c.to(self.device), dim=-1).mean()
+            x, c, mask = (v.to(self.device) for v in batches.draw(self.batch))
+            count, here = mask.sum(), part(len(x))
+            log_weights = network(x[here], base)
+            losses = -torch.logsumexp(log_weights + c[here], dim=-1) * mask[here]
+            loss = total(losses.sum()) / count
             optimizer.zero_grad()
             loss.backward()
+            add_gradients(network.parameters())
             optimizer.step()
             schedule.step()
             running = loss.item() if step == 0 else 0.95 * running + 0.05 * loss.item()
@@ -167,10 +153,10 @@ class CausalGate:
                 self.loss_history_.append((step + 1, running))
                 if progress:
                     progress(step + 1, self.steps, running)
-        self.network_, self._arrays = network.cpu().eval(), None
+        self.network_, self._by_hand = network.cpu().eval(), None
         return self
 
-    def _checked(self, groups: Any, weights: Any, document_weights: Any) -> tuple[np.ndarray, list[Any]]:
+    def _checked(self, groups: Any, weights: Any) -> Float[np.ndarray, " g"]:
         if not groups or any(len(g.log_probs) == 0 for g in groups):
             raise InvalidInputError("the gate needs at least one token in every group; leave empty groups out")
         if len({g.experts for g in groups}) > 1:
@@ -182,18 +168,14 @@ class CausalGate:
             raise InvalidInputError(
                 f"`weights` must be {len(groups)} nonnegative numbers, got {np.asarray(weights).tolist()}"
             )
-        rows = []
-        for g, scores in enumerate(groups):
-            given = None if document_weights is None else document_weights[g]
-            rows.append(_row_sampler(scores, given))
-        return shares / shares.sum(), rows
+        return shares / shares.sum()
 
     def _base(self) -> slice:
         """Where the base rate's log-weights stand among the features: behind the Bayes posterior's."""
         first = (1 + self.features.base) * self.experts
         return slice(first, first + self.experts)
 
-    def _weights_of(self, features: Float32[np.ndarray, "b f"]) -> Float32[np.ndarray, "b k"]:
+    def _weights_of(self, features: Float32[np.ndarray, "... f"]) -> Float32[np.ndarray, "... k"]:
         if self.network_ is None:
             raise NotFittedError(self, "log_weights")
         with torch.inference_mode():
@@ -202,8 +184,14 @@ class CausalGate:
     def log_weights(self, scores: ExpertScores) -> Float32[np.ndarray, "total k"]:
         """(total, K) log-weights before each token."""
         out = np.empty(scores.log_probs.shape, dtype=np.float32)
-        for part, where in _chunks(scores):
-            out[where] = self._weights_of(corpus_features(part, self.features))
+        for run, where in scores.parts():
+            features = corpus_features(run, self.features)
+            if not networks.NETWORKS[self.network].sequential:
+                out[where] = self._weights_of(features)
+                continue
+            here = out[where]
+            for block in blocks(run.offsets, tokens=READ_TOKENS):
+                block.scatter(self._weights_of(features[block.rows.T]).swapaxes(0, 1), here)
         return out
 
     def token_log_probs(self, scores: ExpertScores) -> Float32[np.ndarray, " total"]:
@@ -214,32 +202,29 @@ class CausalGate:
         """State of `batch` documents without a token."""
         if self.network_ is None:
             raise NotFittedError(self, "start")
-        return StreamFeatures(batch, self.experts, self.features)
+        state = StreamFeatures(batch, self.experts, self.features)
+        state.memory = self.network_.start(batch)
+        return state
 
     def next_log_weights(self, state: StreamFeatures, statistics: Any) -> Float[np.ndarray, "b k"]:
-        """(B, K) log-weights before the next token: the network by hand, since a few rows are all overhead in torch."""
-        (scale, *layers), features = self._by_hand(), state.read(statistics)
-        x = features
-        for weight, bias in layers[:-1]:
-            x = x @ weight + bias
-            x = 0.5 * x * (1 + erf(x * 0.5**0.5))
-        joint = scale * features[:, self._base()] + x @ layers[-1][0] + layers[-1][1]
-        return joint - log_mix(joint, 0.0)[:, None]
-
-    def _by_hand(self) -> list[Any]:
-        """The scale of the base, then (weight, bias) of each layer, the features' standardisation inside the first."""
-        if self._arrays is None:
-            if self.network_ is None:
-                raise NotFittedError(self, "next_log_weights")
-            told = {k: v.numpy() for k, v in self.network_.state_dict().items()}
-            first = told["body.0.weight"] / told["spread"]
-            layers = [(first.T.copy(), told["body.0.bias"] - first @ told["mean"])]
-            layers += [(told[f"{n}.weight"].T.copy(), told[f"{n}.bias"]) for n in ("body.2", "head")]
-            self._arrays = [told["scale"], *layers]
-        return self._arrays
+        """(B, K) log-weights before the next token."""
+        if self.network_ is None:
+            raise NotFittedError(self, "next_log_weights")
+        features = state.read(statistics)
+        if state.memory is None:
+            if self._by_hand is None:
+                self._by_hand = networks.RowsByHand(self.network_, self._base())
+            return self._by_hand(features)
+        with torch.inference_mode():
+            weights, state.coming = self.network_.step(torch.from_numpy(features), state.memory, self._base())
+        return weights.numpy()
 
     def advance(self, state: StreamFeatures, log_probs: Any) -> StreamFeatures:
         """Take in a token; changes and returns the state."""
+        if state.memory is not None:
+            if state.coming is None:
+                raise InvalidInputError("ask for `next_log_weights` before `advance`: the network reads in order")
+            state.memory, state.coming = state.coming, None
         state.push(log_probs)
         return state
 
@@ -249,6 +234,7 @@ class CausalGate:
             "kind": "causal",
             "format": FORMAT,
             "experts": self.experts,
+            "network": self.network,
             "hidden": self.hidden,
             "rates": list(self.features.rates),
             "base": self.features.base,
@@ -273,10 +259,10 @@ class CausalGate:
             if data["kind"] != "causal" or data["format"] != FORMAT:
                 raise ValueError(f"kind {data['kind']!r}, format {data['format']!r}")
             settings = FeatureSettings(tuple(data["rates"]), data["base"], tuple(data["decays"]))
-            gate = cls(hidden=data["hidden"], features=settings)
+            gate = cls(network=data.get("network", "mlp"), hidden=data["hidden"], features=settings)
             gate.experts = data["experts"]
-            network = _Network(settings.width(gate.experts), gate.experts, gate.hidden)
-        except (KeyError, TypeError, ValueError) as problem:
+            network = networks.make(gate.network, settings.width(gate.experts), gate.experts, gate.hidden)
+        except (KeyError, TypeError, ValueError, InvalidInputError) as problem:
             raise InvalidFileError(
                 path, f"not a causal gate ({problem})", "give the folder that `save` wrote"
             ) from None
@@ -290,28 +276,3 @@ class CausalGate:
         network.load_state_dict({k: torch.from_numpy(v) for k, v in arrays.items()})
         gate.network_ = network.eval()
         return gate
-
-
-def _row_sampler(scores: ExpertScores, document_weights: Any) -> Callable[[np.random.Generator, int], np.ndarray]:
-    """Draws token rows: uniformly, or documents in proportion to weight times length."""
-    total = len(scores.log_probs)
-    if document_weights is None:
-        return lambda generator, count: generator.integers(total, size=count)
-    given = np.asarray(document_weights, dtype=np.float64)
-    lengths = np.diff(scores.offsets)
-    if given.shape != lengths.shape or not (given >= 0).all() or not (given * lengths).sum() > 0:
-        raise InvalidInputError(f"`document_weights` must be {len(lengths)} nonnegative numbers, not all zero")
-    ends = np.cumsum(np.repeat(given, lengths))
-    return lambda generator, count: np.searchsorted(ends, generator.random(count) * ends[-1], side="right")
-
-
-def _chunks(scores: ExpertScores) -> Any:
-    """Whole documents in runs of about `CHUNK_TOKENS`, with their place in the flat arrays."""
-    first = 0
-    while first < len(scores.offsets) - 1:
-        last = int(np.searchsorted(scores.offsets, scores.offsets[first] + CHUNK_TOKENS, side="right")) - 1
-        last = max(last, first + 1)
-        where = slice(int(scores.offsets[first]), int(scores.offsets[last]))
-        offsets = scores.offsets[first : last + 1] - scores.offsets[first]
-        yield ExpertScores(offsets, scores.log_probs[where], scores.statistics[where]), where
-        first = last

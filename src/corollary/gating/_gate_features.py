@@ -82,6 +82,13 @@ def corpus_features(scores: ExpertScores, settings: FeatureSettings) -> Float32[
     )
 
 
+def _chosen(memory: Any, rows: Any) -> Any:
+    """Rows of None, of a tensor with one row a document, or of several such."""
+    if memory is None:
+        return None
+    return tuple(part[rows] for part in memory) if isinstance(memory, tuple) else memory[rows]
+
+
 class StreamFeatures:
     """The same features, one token of each of B documents at a time.
 
@@ -100,12 +107,15 @@ class StreamFeatures:
         self.likelihood = np.zeros((batch, experts))
         self.share = np.full((batch, len(settings.rates), experts), 1 / experts, dtype=np.float32)
         self.averages = np.zeros((batch, len(settings.decays), experts), dtype=np.float32)
+        self.memory: Any = None  # of a gate that reads in order, and what it becomes with the next token
+        self.coming: Any = None
 
     def select_rows(self, rows: Any) -> "StreamFeatures":
         """The documents at these rows."""
         chosen = StreamFeatures(0, self.likelihood.shape[1], self.settings)
         chosen.likelihood, chosen.share = self.likelihood[rows], self.share[rows]
         chosen.averages = self.averages[rows]
+        chosen.memory, chosen.coming = _chosen(self.memory, rows), _chosen(self.coming, rows)
         return chosen
 
     def read(self, statistics: Any) -> Float32[np.ndarray, "b f"]:

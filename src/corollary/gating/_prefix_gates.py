@@ -87,6 +87,11 @@ def gate_log_probs(gate: PrefixGate, scores: ExpertScores) -> Float[np.ndarray, 
         >>> bool(np.allclose(gate_log_probs(BayesGate(1), scores), scores.log_probs[:, 0]))
         True
     """
+    if scores.lazy:
+        out = np.empty(len(scores.log_probs))
+        for part, where in scores.parts():
+            out[where] = gate_log_probs(gate, part)
+        return out
     if hasattr(gate, "token_log_probs"):  # gates that never need all weights at once
         return gate.token_log_probs(scores)
     return log_mix(gate.log_weights(scores), scores.log_probs)

@@ -16,14 +16,16 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from corollary.errors import InvalidInputError
+from corollary.gating._distributed import add_gradients, part, ranks, total
 from corollary.gating._game import Game, TabularDual
 from corollary.gating._gates import NetworkGate, TabularGate
 from corollary.gating._normaliser import estimate, log_density, per_expert_ratios, pooled_ratios
 from corollary.gating._rows import Rows, Samples
 
+CHUNK, CHUNK_DOCUMENTS = 65536, 512  # rows whose hidden layers are held at once
 COLUMNS = (
     *("step", "worst", "at_mixture", "normaliser", "normaliser_error", "multiplier", "primal", "dual", "gap"),
     *("regret", "regret_mixture", "regret_multiplier", "regret_gate"),
@@ -53,7 +55,7 @@ class Settings:
 class PrimalDual:
     """The state of training, and its step."""
 
-    def __init__(self, gate: TabularGate | NetworkGate, extremes: int, settings: Settings, seed: int) -> None:
+    def __init__(self, gate: TabularGate | nn.Module, extremes: int, settings: Settings, seed: int) -> None:
         self.gate, self.settings = gate, settings
         self.generator = torch.Generator().manual_seed(seed)
         self.step = 0
@@ -90,11 +92,13 @@ class PrimalDual:
         """Averaged multiplier."""
         return float(self.sums["multiplier"] / self.sums["count"]) if self.sums["count"] > 0 else self.mu
 
-    def averaged(self, logq: Tensor, features: Tensor) -> Float[Tensor, "n p"]:
+    def averaged(self, logq: Tensor, features: Any) -> Float[Tensor, "n p"]:
         """Log-weights of the averaged gate."""
         if isinstance(self.gate, TabularGate):
             return self.gate.log_gate(self.average["log_weights"].log(), features)
-        return torch.func.functional_call(self.gate, self.average, (logq, features))
+        size = CHUNK if isinstance(self.gate, NetworkGate) else CHUNK_DOCUMENTS
+        parts = zip(logq.split(size), features.split(size), strict=True)
+        return torch.cat([torch.func.functional_call(self.gate, self.average, (q, f)) for q, f in parts])
 
     def run(
         self, rows: Rows, held_out: Rows | None, samples: Samples | None, game: Game, *, until: int,
@@ -137,11 +141,14 @@ class PrimalDual:
         elif z is not None:
             loss = loss + game.weights(self.weights).sum() * z.log()
         if table is not None:
-            (gradient,) = torch.autograd.grad(loss, table)
-            self._mirror_step(gradient, t)
+            loss.backward()
+            add_gradients([table])
+            assert table.grad is not None
+            self._mirror_step(table.grad, t)
         else:
             self.optimizer.zero_grad()
             loss.backward()
+            add_gradients(self.gate.parameters())
             self.optimizer.step()
         with torch.no_grad():
             seen = ce.detach() if held_out is None else self._cross_entropies(held_out, table)
@@ -188,7 +195,7 @@ class PrimalDual:
         for name, parameter in self.gate.named_parameters():
             self.average[name].lerp_(parameter.detach(), rate)
 
-    def _gate(self, logq: Tensor, features: Tensor, table: Tensor | None) -> Tensor:
+    def _gate(self, logq: Tensor, features: Any, table: Tensor | None) -> Tensor:
         if isinstance(self.gate, TabularGate) and table is not None:
             return self.gate.log_gate(table.log(), features)
         return self.gate(logq, features)
@@ -196,11 +203,13 @@ class PrimalDual:
     def _cross_entropies(self, rows: Rows, table: Tensor | None) -> Float[Tensor, " p"]:
         size = self.settings.batch_size
         if size is None:
-            return rows.means(-log_density(self._gate(rows.logq, rows.features, table), rows.logq))
-        drawn = rows.draw(size, self.generator)
+            if ranks()[1] > 1:
+                rows = rows.some(part(len(rows)))
+            return total(rows.means(-log_density(self._gate(rows.logq, rows.features, table), rows.logq)))
+        drawn = rows.draw(size, self.generator)[:, part(size)]
         logq = rows.logq[drawn.reshape(-1)]
         log_g = self._gate(logq, rows.features[drawn.reshape(-1)], table)
-        return -log_density(log_g, logq).reshape(drawn.shape).mean(1)
+        return total(-log_density(log_g, logq).reshape(drawn.shape).sum(1)) / size
 
     def _normaliser(self, samples: Samples | None, table: Tensor | None) -> Tensor | None:
         s = self.settings
@@ -211,12 +220,17 @@ class PrimalDual:
             drawn = samples.draw(s.sample_batch_size, self.generator)
             logq, features, weight = logq[drawn], features[drawn], None
             expert = None if expert is None else expert[drawn]
+        mass = len(logq) if weight is None else weight.sum()
+        if ranks()[1] > 1:
+            here = part(len(logq))
+            logq, features = logq[here], features[here]
+            expert, weight = (None if v is None else v[here] for v in (expert, weight))
         log_g = self._gate(logq, features, table)
         if s.estimator == "per_expert" and expert is not None:
             ratios = per_expert_ratios(log_g, expert, samples.shares)
         else:
             ratios = pooled_ratios(log_g, logq, samples.shares)
-        return ratios.mean() if weight is None else weight @ ratios / weight.sum()
+        return total(ratios.sum() if weight is None else weight @ ratios) / mass
 
     @torch.no_grad()
     def _measure(
@@ -258,7 +272,7 @@ class PrimalDual:
         state |= {f"average.{n}": t for n, t in self.average.items()}
         state |= {f"sums.{n}": t for n, t in self.sums.items()}
         state |= {f"history.{n}": torch.tensor(v, dtype=torch.float64) for n, v in self.history.items()}
-        if isinstance(self.gate, NetworkGate):
+        if not isinstance(self.gate, TabularGate):
             for i, slots in self.optimizer.state_dict()["state"].items():
                 state |= {f"optimizer.{i}.{n}": t for n, t in slots.items()}
         return {n: t.clone() for n, t in state.items()}
@@ -277,7 +291,7 @@ class PrimalDual:
         self.generator.set_state(state["generator"].to(torch.uint8))
         self.gate.load_state_dict(part("gate."))
         self.history = {n: state[f"history.{n}"].tolist() for n in COLUMNS}
-        if isinstance(self.gate, NetworkGate):
+        if not isinstance(self.gate, TabularGate):
             slots: dict[int, dict[str, Any]] = {}
             for name, value in part("optimizer.").items():
                 index, slot = name.split(".", 1)

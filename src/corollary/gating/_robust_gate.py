@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from corollary.errors import InvalidFileError, InvalidInputError, NotFittedError
+from corollary.gating._document_encoders import ENCODERS, EncodedGate, TokenRows
 from corollary.gating._game import Game, make_game
 from corollary.gating._gates import NetworkGate, TabularGate
 from corollary.gating._normaliser import (
@@ -33,9 +34,8 @@ from corollary.gating._normaliser import (
 )  # fmt: skip
 from corollary.gating._primal_dual import PrimalDual, Settings
 from corollary.gating._rows import Rows, Samples, inputs, scores
+from corollary.gating._scores import ExpertScores
 from corollary.runs import read_json, read_tensors, write_json, write_tensors
-
-CHUNK = 65536
 
 
 class RobustGate:
@@ -44,8 +44,9 @@ class RobustGate:
     .. math:: \min_{g : Z(g) = 1} \max_{\lambda \in \Lambda} \sum_k \lambda_k s_k (\mathrm{CE}_k(g) - h_k)
 
     Args:
-        gate: "network" (perceptron on features and log-likelihood differences) or "tabular" (free weights per
-            state; `features` are then state numbers).
+        gate: "network" (perceptron on features and log-likelihood differences); "ngram", "gru" or "transformer" (the
+            same on an encoding of the text: `features` are then `Documents`); or "tabular" (free weights per state;
+            `features` are then state numbers).
         objective: "sequence", or "token": each domain's excess divided by its mean length. The latter is
             another
             objective: long domains no longer dominate.
@@ -121,7 +122,7 @@ class RobustGate:
         checkpoints: int = 20,
     ) -> None:
         for name, value, allowed in (
-            ("gate", gate, ("network", "tabular")),
+            ("gate", gate, ("network", "tabular", *ENCODERS)),
             ("objective", objective, ("sequence", "token")),
             ("normalisation", normalisation, ("dual", "free", "none")),
             ("estimator", estimator, ("pooled", "per_expert")),
@@ -169,9 +170,11 @@ class RobustGate:
         """Train the gate.
 
         Args:
-            log_likelihoods: (N, p) of each document under each expert, in nats.
+            log_likelihoods: (N, p) of each document under each expert, in nats; or their `ExpertScores` or
+                `ScoreCache`, which give the lengths too.
             domain: (N,) domain of each document, 0 .. p - 1.
-            features: (N, d) further inputs of a network; (N,) state numbers for a tabular gate.
+            features: (N, d) further inputs of a network; (N,) state numbers for a tabular gate; the `Documents` for
+                one that reads them.
             lengths: (N,) tokens of each document, for objective="token".
             weight: (N,) weights of the rows inside their domains.
             samples_log_likelihoods: (S, p) of sequences drawn from the experts, equally many of each; needed
@@ -198,7 +201,11 @@ class RobustGate:
 
         Guarantee: the same seed and data give the same gate, also over an interruption.
         """
+        if lengths is None and isinstance(log_likelihoods, ExpertScores):
+            lengths = np.diff(log_likelihoods.offsets)
         rows = Rows.make(log_likelihoods, domain, features, weight, tabular=self.tabular)
+        if self.gate in ENCODERS and not isinstance(rows.features, TokenRows):
+            raise InvalidInputError(f"gate={self.gate!r} reads the text: pass the `Documents` as `features`")
         experts, device = rows.logq.shape[1], rows.logq.device
         held_out = None
         if validation is not None:
@@ -241,19 +248,21 @@ class RobustGate:
             parts = [r.features.max() for r in (rows, held_out, samples) if r is not None]
             self.size_ = int(torch.stack(parts).max()) + 1
         else:
-            self.size_ = rows.features.shape[1]
+            self.size_ = max(r.features.shape[1] for r in (rows, held_out, samples) if r is not None)
         self.experts_, self.domains_ = experts, rows.domains
         self.trainer_ = PrimalDual(self._module(seed), len(game.mixtures), self.settings, seed)
         if isinstance(self.trainer_.gate, NetworkGate):
             self.trainer_.gate.standardise(rows.features)
         self.trainer_.to(rows.logq.device)
 
-    def _module(self, seed: int) -> TabularGate | NetworkGate:
+    def _module(self, seed: int) -> TabularGate | NetworkGate | EncodedGate:
         floor = self.settings.gate_floor
         if self.tabular:
             return TabularGate(self.size_, self.experts_, floor=floor)
         with torch.random.fork_rng(devices=[]):  # initial weights from the seed, the caller's state untouched
             torch.manual_seed(seed)
+            if self.gate in ENCODERS:
+                return EncodedGate(self.gate, self.size_, self.experts_, hidden=self.hidden, floor=floor)
             return NetworkGate(self.size_, self.experts_, hidden=self.hidden, floor=floor)
 
     def _finish(self, game: Game, samples: Samples | None) -> "RobustGate":
@@ -273,17 +282,17 @@ class RobustGate:
             return estimate(per_expert_ratios(log_gate, samples.expert, samples.shares), samples.weight)
         return estimate(pooled_ratios(log_gate, samples.logq, samples.shares), samples.weight)
 
-    def _log_gate(self, logq: Tensor, features: Tensor) -> Tensor:
-        parts = zip(logq.split(CHUNK), features.split(CHUNK), strict=True)
-        return torch.cat([self.trainer_.averaged(q, f) for q, f in parts])
+    def _log_gate(self, logq: Tensor, features: Any) -> Tensor:
+        return self.trainer_.averaged(logq, features)
 
-    def _inputs(self, method: str, log_likelihoods: Any, features: Any) -> tuple[Tensor, Tensor]:
+    def _inputs(self, method: str, log_likelihoods: Any, features: Any) -> tuple[Tensor, Any]:
         if not hasattr(self, "trainer_"):
             raise NotFittedError(self, method)
         logq = scores("log_likelihoods", log_likelihoods)
         x = inputs(features, len(logq), tabular=self.tabular, device=logq.device)
         width = int(x.max()) + 1 if self.tabular else x.shape[1]
-        if logq.shape[1] != self.experts_ or (width > self.size_ if self.tabular else width != self.size_):
+        bounded = self.tabular or self.gate in ENCODERS  # states and tokens may be fewer
+        if logq.shape[1] != self.experts_ or (width > self.size_ if bounded else width != self.size_):
             raise InvalidInputError(
                 f"the gate was fitted on {self.experts_} experts and {self.size_} "
                 f"{'states' if self.tabular else 'features'}, got {logq.shape[1]} and {width}"

@@ -6,6 +6,7 @@ Symbols: `log_likelihoods` (N, p), every row scored by every expert; `domain` (N
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from corollary.documents import Documents
 from corollary.errors import InvalidInputError
+from corollary.gating._document_encoders import TokenRows
+from corollary.gating._scores import ExpertScores
 
 
 def as_tensor(values: Any, device: torch.device | None = None) -> Tensor:
@@ -25,6 +29,8 @@ def as_tensor(values: Any, device: torch.device | None = None) -> Tensor:
 
 def scores(name: str, values: Any, device: torch.device | None = None) -> Float[Tensor, "n p"]:
     """(n, p) log-likelihoods, each row possible under some expert."""
+    if isinstance(values, ExpertScores):  # or a cache of them
+        values = values.totals()
     logq = as_tensor(values, device).to(torch.float64)
     if logq.ndim != 2 or 0 in logq.shape:
         raise InvalidInputError(
@@ -38,8 +44,12 @@ def scores(name: str, values: Any, device: torch.device | None = None) -> Float[
     return logq
 
 
-def inputs(features: Any, count: int, *, tabular: bool, device: torch.device) -> Tensor:
-    """Features (n, d) in float64, or state numbers (n,)."""
+def inputs(features: Any, count: int, *, tabular: bool, device: torch.device) -> Any:
+    """Features (n, d) in float64, state numbers (n,), or documents."""
+    if isinstance(features, Documents | TokenRows):
+        if len(features) != count:
+            raise InvalidInputError(f"`features` holds {len(features)} documents for {count} rows; give one a row")
+        return features if isinstance(features, TokenRows) else TokenRows.of(features)
     if tabular:
         state = None if features is None else as_tensor(features, device)
         if state is None or state.shape != (count,) or state.is_floating_point() or (state < 0).any():
@@ -70,7 +80,7 @@ class Rows:
     """Documents of the domains, ready for drawing."""
 
     logq: Float[Tensor, "n p"]
-    features: Tensor
+    features: Any  # a tensor, or `TokenRows`
     domain: Int[Tensor, " n"]
     share: Float[Tensor, " n"]  # weight of each row inside its domain
     order: Int[Tensor, " n"]  # where each row was in what the caller gave
@@ -107,9 +117,19 @@ class Rows:
     def __len__(self) -> int:
         return len(self.logq)
 
+    @cached_property
+    def upto(self) -> Float[Tensor, " n"]:
+        """Cumulative shares."""
+        return torch.cumsum(self.share, 0)
+
+    def some(self, which: slice) -> "Rows":
+        """Some of the rows, with the shares they have among all."""
+        logq, x, k, share = self.logq[which], self.features[which], self.domain[which], self.share[which]
+        return Rows(logq, x, k, share, self.order[which], self.domains)
+
     def draw(self, size: int, generator: torch.Generator) -> Int[Tensor, "p b"]:
         """`size` rows of each domain, by weight, with replacement: one inverted cumulative sum for all."""
-        upto = torch.cumsum(self.share, 0)
+        upto = self.upto
         u = torch.rand(self.domains, size, dtype=torch.float64, generator=generator).to(upto.device)
         first = torch.arange(self.domains, device=upto.device)[:, None]
         found = torch.searchsorted(upto, (first + u).reshape(-1), right=True).reshape(u.shape)
@@ -129,7 +149,7 @@ class Samples:
     """Sequences drawn from the experts, or a weighted census of all points."""
 
     logq: Float[Tensor, "n p"]
-    features: Tensor
+    features: Any
     expert: Int[Tensor, " n"] | None
     weight: Float[Tensor, " n"] | None
     shares: Float[Tensor, " p"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float, Float16, Float32, Int
@@ -38,6 +38,8 @@ class ExpertScores:
     log_probs: Float32[np.ndarray, "total k"]
     statistics: Float16[np.ndarray, "total k 3"]
 
+    lazy: ClassVar[bool] = False  # on disk: to be gone through in `parts`
+
     @property
     def experts(self) -> int:
         """K."""
@@ -47,9 +49,30 @@ class ExpertScores:
         """(N, K) log-likelihood of each document under each expert, in float64."""
         return Documents(np.zeros(len(self.log_probs), dtype=np.uint8), self.offsets).sums(self.log_probs)
 
+    def parts(self, tokens: int = CHUNK_TOKENS) -> Iterator[tuple["ExpertScores", slice]]:
+        """Whole documents in runs of about `tokens`, with their place in the flat arrays."""
+        first = 0
+        while first < len(self.offsets) - 1:
+            last = int(np.searchsorted(self.offsets, self.offsets[first] + tokens, side="right")) - 1
+            last = max(last, first + 1)
+            where = slice(int(self.offsets[first]), int(self.offsets[last]))
+            offsets = self.offsets[first : last + 1] - self.offsets[first]
+            yield ExpertScores(offsets, self.log_probs[where], self.statistics[where]), where
+            first = last
+
+    def documents(self, index: Any) -> "ExpertScores":
+        """The documents at `index`, in that order."""
+        index = np.asarray(index)
+        lengths = np.diff(self.offsets)[index]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        rows = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][index] - offsets[:-1], lengths)
+        return ExpertScores(offsets, np.asarray(self.log_probs[rows]), np.asarray(self.statistics[rows]))
+
     def select(self, experts: Sequence[int]) -> "ExpertScores":
         """The scores of some of the experts."""
-        chosen = list(experts)
+        chosen: Any = list(experts)
+        if chosen == list(range(chosen[0], chosen[0] + len(chosen))):  # neighbours are a view, nothing is copied
+            chosen = slice(chosen[0], chosen[0] + len(chosen))
         return ExpertScores(self.offsets, self.log_probs[:, chosen], self.statistics[:, chosen])
 
 

@@ -10,6 +10,7 @@ from corollary.models._sampling import generate, sample
 from corollary.models._streams import extend, select_rows
 
 if TYPE_CHECKING:
+    from corollary.models._merging import merge_models
     from corollary.models._training import train
     from corollary.models._transformer import TransformerConfig, TransformerLM
 
@@ -23,6 +24,7 @@ __all__ = [
     "extend",
     "generate",
     "load",
+    "merge_models",
     "register_loader",
     "sample",
     "select_rows",
@@ -30,7 +32,12 @@ __all__ = [
 ]
 
 # The networks, and torch with them, are imported when they are first used.
-_HOME = {"TransformerConfig": "_transformer", "TransformerLM": "_transformer", "train": "_training"}
+_HOME = {
+    "TransformerConfig": "_transformer",
+    "TransformerLM": "_transformer",
+    "merge_models": "_merging",
+    "train": "_training",
+}
 
 __getattr__, _ = lazily(__name__, _HOME)
 
