@@ -79,6 +79,12 @@ class Head(nn.Module):
         """Features of `stream`, whose options it takes."""
         return self.stream(symbols, **options)[0]
 
+    def snap(self, q_max: int = 60, **options: Any) -> Any:
+        """A `FiniteHead` that computes what this one computes, without drift; see `corollary.automata.snap`."""
+        from corollary.automata._snap import snap
+
+        return snap(self, q_max, **options)
+
 
 class RationalHead(Head):
     r"""A weighted automaton without final weights, its matrices in a transition family.
@@ -166,12 +172,6 @@ class RationalHead(Head):
             return diagonal_states(factors, symbols, h0, mask=mask, reverse=reverse)
         return scan(self.matrices(), symbols, h0, method=self.method, mask=mask, reverse=reverse)
 
-    def snap(self, q_max: int = 60, **options: Any) -> Any:
-        """A `FiniteHead` that computes what this one computes, without drift; see `corollary.automata.snap`."""
-        from corollary.automata._snap import snap
-
-        return snap(self, q_max, **options)
-
 
 class DirectSum(Head):
     r"""Several heads side by side: \(M_\sigma = M^1_\sigma \oplus M^2_\sigma\); the universal head is one of them.
@@ -220,8 +220,6 @@ class DirectSum(Head):
             for h, p in zip(self.heads, parts, strict=True)
         ]
         return torch.cat(every, dim=-1)
-
-    snap = RationalHead.snap
 
 
 class ContinuousHead(nn.Module):
@@ -278,6 +276,33 @@ class ContinuousHead(nn.Module):
         p = {n: part.reshape(-1, *shape) for (n, shape), part in zip(self.shapes.items(), parts, strict=True)}
         M = self.family.build(p).view(B, T, self.dim, self.dim)
         return scan(M, None, self.initial_state() if initial is None else initial, **options)
+
+
+def fixed_head(matrices: Any, initial: Any) -> RationalHead:
+    """A head with given matrices and initial state, never trained.
+
+    Args:
+        matrices: (V, d, d).
+        initial: (d,).
+
+    Raises:
+        InvalidInputError: for shapes that do not fit.
+
+    Guarantee: its states are those of the matrices, in their dtype.
+
+    Example:
+        >>> import torch
+        >>> from corollary.automata import fixed_head
+        >>> fixed_head([[[2.0]]], [1.0])(torch.tensor([[0, 0, 0]])).flatten().tolist()
+        [2.0, 4.0, 8.0]
+    """
+    M, h0 = torch.as_tensor(matrices), torch.as_tensor(initial)
+    if M.ndim != 3 or h0.shape != M.shape[2:] or M.shape[1] != M.shape[2]:
+        raise InvalidInputError(f"matrices (V, d, d) and initial (d,) are needed, got {tuple(M.shape)}, {tuple(h0.shape)}")
+    head = RationalHead(len(M), len(h0), family="random")
+    head.weights["weight"] = nn.Parameter(M.detach().clone().to(torch.promote_types(M.dtype, torch.float32)), requires_grad=False)
+    head.alpha = nn.Parameter(h0.detach().clone().to(head.weights["weight"].dtype), requires_grad=False)
+    return head
 
 
 def universal(vocab_size: int, *, orthogonal: int = 8, stochastic: int = 4, seed: int = 0, **options: Any) -> DirectSum:

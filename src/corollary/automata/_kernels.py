@@ -26,10 +26,11 @@ def steps(
     state, segment = initial[..., None], max(1, SEGMENT // max(1, B * d * d))
     plain = out.device.type == "cpu" and out.dtype in (torch.float32, torch.float64)
     loop = _numpy_loop if plain else _torch_loop
-    for first in range(0, T, segment):
-        gathered, part = matrices[symbols[first : first + segment]], out[first : first + segment, ..., None]
-        loop(gathered, state, part, inputs is not None)
-        state = part[-1]
+    with np.errstate(all="ignore"):  # infinities are numbers here, as in torch
+        for first in range(0, T, segment):
+            gathered, part = matrices[symbols[first : first + segment]], out[first : first + segment, ..., None]
+            loop(gathered, state, part, inputs is not None)
+            state = part[-1]
     return out
 
 

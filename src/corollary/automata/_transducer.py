@@ -177,7 +177,7 @@ class Difference:
     Example:
         >>> from corollary.automata import DFA, equivalent
         >>> equivalent(DFA.from_regex("a*", "ab"), DFA.from_regex("(a|b)*", "ab"))
-        Difference(equal=False, witness=('b',), explored=2)
+        Difference(equal=False, witness=('b',), explored=1)
     """
 
     equal: bool
