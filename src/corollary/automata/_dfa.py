@@ -132,7 +132,9 @@ class DFA:
 
     def transducer(self) -> Transducer:
         """The transducer that answers after every symbol whether the word so far is accepted: 1 or 0."""
-        return Transducer(self.transitions, self.accepting[self.transitions].astype(np.int64), self.start, self.alphabet)
+        return Transducer(
+            self.transitions, self.accepting[self.transitions].astype(np.int64), self.start, self.alphabet
+        )
 
     def minimise(self) -> "DFA":
         """The least automaton of the same language."""

@@ -211,9 +211,7 @@ def _affine(scale: float) -> Family:
 
 
 def _diagonal(start_at: float, reach: Callable[[Tensor], Tensor]) -> Family:
-    return Family(
-        lambda V, d, draw: {"logit": start_at + draw(V, d)}, lambda p: torch.diag_embed(reach(p["logit"]))
-    )
+    return Family(lambda V, d, draw: {"logit": start_at + draw(V, d)}, lambda p: torch.diag_embed(reach(p["logit"])))
 
 
 def _rotation(scale: float) -> Family:
@@ -240,9 +238,7 @@ def rotations(angle: Tensor) -> Float[Tensor, "v d d"]:
 
 
 def _free(scale: float) -> Family:
-    return Family(
-        lambda V, d, draw: {"weight": 0.9 * torch.eye(d) + scale * draw(V, d, d)}, lambda p: p["weight"]
-    )
+    return Family(lambda V, d, draw: {"weight": 0.9 * torch.eye(d) + scale * draw(V, d, d)}, lambda p: p["weight"])
 
 
 def _random(scale: float) -> Family:
@@ -261,7 +257,9 @@ _MAKERS: dict[str, tuple[Callable[..., Family], float]] = {
         0.1,
     ),
     "householder": (
-        lambda s, count=2: Family(lambda V, d, draw: {"vectors": s * draw(V, count, d)}, lambda p: householder(p["vectors"])),
+        lambda s, count=2: Family(
+            lambda V, d, draw: {"vectors": s * draw(V, count, d)}, lambda p: householder(p["vectors"])
+        ),
         1.0,
     ),
     "stochastic": (_stochastic, 1.0),

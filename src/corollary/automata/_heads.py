@@ -245,13 +245,17 @@ class ContinuousHead(nn.Module):
     Reference: derived here.
     """
 
-    def __init__(self, width: int, dim: int, *, family: str = "cayley", scale: float | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, width: int, dim: int, *, family: str = "cayley", scale: float | None = None, seed: int = 0
+    ) -> None:
         super().__init__()
         self.family = _family(family, scale=scale)
         draw = _normal(seed)
         start = self.family.start(1, dim, draw)
         if self.family.fixed or any(n.startswith("shared_") for n in start):
-            raise InvalidInputError(f"family {family!r} has parameters that no vector can set; use cayley or stochastic")
+            raise InvalidInputError(
+                f"family {family!r} has parameters that no vector can set; use cayley or stochastic"
+            )
         self.shapes = {name: value.shape[1:] for name, value in start.items()}
         self.dim = dim
         flat = torch.cat([v.reshape(-1) for v in start.values()])
@@ -298,9 +302,13 @@ def fixed_head(matrices: Any, initial: Any) -> RationalHead:
     """
     M, h0 = torch.as_tensor(matrices), torch.as_tensor(initial)
     if M.ndim != 3 or h0.shape != M.shape[2:] or M.shape[1] != M.shape[2]:
-        raise InvalidInputError(f"matrices (V, d, d) and initial (d,) are needed, got {tuple(M.shape)}, {tuple(h0.shape)}")
+        raise InvalidInputError(
+            f"matrices (V, d, d) and initial (d,) are needed, got {tuple(M.shape)}, {tuple(h0.shape)}"
+        )
     head = RationalHead(len(M), len(h0), family="random")
-    head.weights["weight"] = nn.Parameter(M.detach().clone().to(torch.promote_types(M.dtype, torch.float32)), requires_grad=False)
+    head.weights["weight"] = nn.Parameter(
+        M.detach().clone().to(torch.promote_types(M.dtype, torch.float32)), requires_grad=False
+    )
     head.alpha = nn.Parameter(h0.detach().clone().to(head.weights["weight"].dtype), requires_grad=False)
     return head
 

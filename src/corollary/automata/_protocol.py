@@ -92,7 +92,12 @@ def learn(
 
 @torch.no_grad()
 def length_accuracy(
-    model: nn.Module, task: Task, lengths: Sequence[int] = (40, 100, 256, 500, 1000), *, count: int = 64, seed: int = 10_000
+    model: nn.Module,
+    task: Task,
+    lengths: Sequence[int] = (40, 100, 256, 500, 1000),
+    *,
+    count: int = 64,
+    seed: int = 10_000,
 ) -> dict[int, dict[str, float]]:
     """Share of right answers on fresh words, by length.
 

@@ -186,9 +186,7 @@ class _Builder:
         return frozenset(seen)
 
 
-def compile_pattern(
-    pattern: str, alphabet: Sequence[Any], *, limit: int = 1 << 16
-) -> tuple[np.ndarray, np.ndarray]:
+def compile_pattern(pattern: str, alphabet: Sequence[Any], *, limit: int = 1 << 16) -> tuple[np.ndarray, np.ndarray]:
     """(n, V) transitions and (n,) accepting of a deterministic automaton, not minimal; state 0 starts."""
     if not isinstance(pattern, str):
         raise InvalidInputError(f"a pattern is a string, got {type(pattern).__name__}")
@@ -199,9 +197,7 @@ def compile_pattern(
     for states in order:
         row = []
         for symbol in range(len(alphabet)):
-            moved = frozenset(
-                to for s in states for symbols, to in builder.loud.get(s, ()) if symbol in symbols
-            )
+            moved = frozenset(to for s in states for symbols, to in builder.loud.get(s, ()) if symbol in symbols)
             after = builder.closure(moved)
             if after not in number:
                 if len(number) >= limit:

@@ -120,7 +120,9 @@ def snap(
         table, vectors = _learned(reader, start, limit=limit, words=words, seed=seed)
     cycle = _longest_cycle(table)
     if cycle > q_max:
-        raise InvalidInputError(f"a symbol has a cycle of length {cycle}, more than q_max = {q_max}; raise it if that is meant")
+        raise InvalidInputError(
+            f"a symbol has a cycle of length {cycle}, more than q_max = {q_max}; raise it if that is meant"
+        )
     dtype = next(iter(head.parameters()), start).dtype
     return FiniteHead(table, vectors.to(dtype)).to(start.device)
 
@@ -163,9 +165,7 @@ class _Found:
     places: np.ndarray
 
 
-def _learned(
-    reader: _Reader, start: Tensor, *, limit: int, words: int, seed: int
-) -> tuple[np.ndarray, Tensor]:
+def _learned(reader: _Reader, start: Tensor, *, limit: int, words: int, seed: int) -> tuple[np.ndarray, Tensor]:
     """States by what suffixes tell apart, suffixes by counterexamples."""
     V = reader.head.vocab_size
     letters: list[tuple[int, ...]] = [(x,) for x in range(V)]

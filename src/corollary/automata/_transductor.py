@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from corollary.automata._heads import Head
@@ -228,7 +228,7 @@ class RationalTransductor(nn.Module):
 
     def generate(
         self, prompt: Tensor, *, max_tokens: int, temperature: float = 1.0, seed: int = 0
-    ) -> Float[Tensor, "b t"] | Any:
+    ) -> Int[Tensor, "b t"]:
         """Continue (B, T) prompts by `max_tokens` symbols; one product of matrix and vector, and one place, a symbol."""
         from corollary.automata._generation import generate
 
@@ -253,6 +253,12 @@ class RationalTransductor(nn.Module):
         from corollary.automata._storage import load
 
         return load(folder)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of sizes, heads and weights."""
+        from corollary.automata._storage import fingerprint
+
+        return fingerprint(self)
 
     def describe(self) -> dict[str, Any]:
         """Sizes and heads as plain values."""

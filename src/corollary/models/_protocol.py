@@ -63,6 +63,7 @@ _BUILT_IN = {
     "ngram": "corollary.models._ngram",
     "transformer": "corollary.models._transformer",
     "composed": "corollary.gating._composed",
+    "transductor-lm": "corollary.automata._generation",
 }
 _LOADERS: dict[str, Loader] = {}
 
