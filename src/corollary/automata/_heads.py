@@ -170,7 +170,13 @@ class RationalHead(Head):
                 return rotation_states(self.weights["angle"], symbols, h0, mask=mask, reverse=reverse)
             factors = torch.diagonal(self.matrices(), dim1=-2, dim2=-1)
             return diagonal_states(factors, symbols, h0, mask=mask, reverse=reverse)
-        return scan(self.matrices(), symbols, h0, method=self.method, mask=mask, reverse=reverse)
+        M = None
+        if symbols.numel() < self.vocab_size:  # of a large vocabulary only the symbols that occur have their matrices made
+            check_symbols(symbols, self.vocab_size)
+            used, symbols = symbols.unique(return_inverse=True)
+            p = {n: v if n.startswith("shared_") else v[used] for n, v in self.weights.items()}
+            M = self.family.build(p) if len(used) else None
+        return scan(self.matrices() if M is None else M, symbols, h0, method=self.method, mask=mask, reverse=reverse)
 
 
 class DirectSum(Head):
