@@ -34,9 +34,9 @@ RECIPES = {
     "even-pairs": ("free", 8, None, 500, 3e-3, False),
     "arithmetic": ("free", 32, None, 1500, 3e-3, True),
     "addition": ("universal", 12, None, 600, 1e-2, False),
-    "random-dfa": ("free", 8, None, 800, 3e-3, False),
-    "s5": ("signed", 8, 0.3, 1600, 5e-3, False),
-    "a5": ("signed", 8, 0.3, 1600, 5e-3, False),
+    "random-dfa": ("stochastic", 16, None, 1000, 1e-2, False),
+    "s5": ("signed", 16, 0.3, 800, 1e-2, False),
+    "a5": ("signed", 16, 0.3, 800, 1e-2, False),
 }
 PEERS = (
     *("lstm", "gru", "transformer", "transformer-sinusoidal", "transformer-rotary", "transformer-alibi"),

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
 
 from corollary.automata._transducer import Difference, Transducer, compare
 from corollary.errors import InvalidInputError
@@ -41,13 +40,13 @@ class DFA:
         (True, False, 2)
     """
 
-    transitions: Int[np.ndarray, "n v"]
-    accepting: Bool[np.ndarray, " n"]
+    transitions: Any
+    accepting: Any
     start: int = 0
     alphabet: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
-        table, accepting = np.asarray(self.transitions), np.asarray(self.accepting, dtype=bool)
+        table, accepting = np.asarray(self.transitions), np.asarray(self.accepting).astype(bool)
         if table.ndim != 2 or not table.size or table.dtype.kind not in "iu":
             raise InvalidInputError(
                 f"`transitions` must be (states, symbols) integers with at least one of each, got {table.shape}"

@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from corollary.automata._families import Family, family
@@ -32,13 +32,13 @@ class Head(nn.Module):
     vocab_size: int
     dim: int
 
-    def initial_state(self) -> Float[Tensor, " s"]:
+    def initial_state(self) -> Shaped[Tensor, " s"]:
         """The state before the first symbol."""
         raise NotImplementedError
 
     def states(
         self, symbols: Tensor, *, mask: Tensor | None = None, initial: Tensor | None = None, reverse: bool = False
-    ) -> Float[Tensor, "b t s"]:
+    ) -> Shaped[Tensor, "b t s"]:
         """The state after every symbol."""
         raise NotImplementedError
 
@@ -54,7 +54,7 @@ class Head(nn.Module):
         mask: Tensor | None = None,
         initial: Tensor | None = None,
         reverse: bool = False,
-    ) -> tuple[Float[Tensor, "b t f"], Float[Tensor, "b s"]]:
+    ) -> tuple[Float[Tensor, "b t f"], Shaped[Tensor, "b s"]]:
         """Features (B, T, f) and the state (B, d) to go on with."""
         if state not in STATES:
             raise InvalidInputError(f"`state` is one of {', '.join(STATES)}, got {state!r}")

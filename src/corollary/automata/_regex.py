@@ -12,7 +12,7 @@ import numpy as np
 from corollary.errors import InvalidInputError
 
 MAX_REPEATS = 1000
-MAX_DEPTH = 200
+MAX_DEPTH = 50  # of nested groups: the parser and the builder recurse
 _OPERATORS = frozenset("|*+?(){}[].\\")
 
 # A fragment of a nondeterministic automaton is a function: it adds its states to `edges` and returns (first, last).

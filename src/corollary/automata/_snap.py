@@ -67,7 +67,7 @@ def snap(
     answer: ReadOut | None = None,
     domain: Transducer | None = None,
     tolerance: float = 0.2,
-    limit: int = 4096,
+    limit: int = 1024,
     words: int = 64,
     seed: int = 0,
 ) -> FiniteHead:

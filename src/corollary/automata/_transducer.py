@@ -36,13 +36,13 @@ class Transducer:
         [1, 1, 0, 1]
     """
 
-    transitions: Int[np.ndarray, "n v"]
-    outputs: Int[np.ndarray, "n v"]
+    transitions: Any
+    outputs: Any
     start: int = 0
     alphabet: tuple[Any, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        table, out = np.asarray(self.transitions, dtype=np.int64), np.asarray(self.outputs, dtype=np.int64)
+        table, out = (np.asarray(a).astype(np.int64) for a in (self.transitions, self.outputs))
         if table.ndim != 2 or table.shape != out.shape or not table.size:
             raise InvalidInputError(f"transitions and outputs (n, V) are needed, got {table.shape} and {out.shape}")
         if table.min() < -1 or table.max() >= len(table) or not 0 <= self.start < len(table):

@@ -48,9 +48,9 @@ class WFA:
     Reference: Tzeng (1992), Fliess (1974), Schutzenberger (1961): textbook.
     """
 
-    initial: np.ndarray
+    initial: Any
     matrices: Any
-    final: np.ndarray
+    final: Any
     alphabet: tuple[Any, ...] = ()
     exact: bool = False
 
