@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from corollary.automata._transducer import Transducer, compare
 from corollary.certificates import Claim, Rule, Undecided, register_rule
@@ -126,10 +127,10 @@ def half_distance(vectors: np.ndarray) -> float:
 
 
 def error_bound(
-    matrices: np.ndarray,
-    initial: np.ndarray,
+    matrices: ArrayLike,
+    initial: ArrayLike,
     table: np.ndarray,
-    vectors: np.ndarray,
+    vectors: ArrayLike,
     *,
     start: int,
     length: int,

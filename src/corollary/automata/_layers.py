@@ -30,7 +30,7 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "b t w"]:
         """Mix over places; `mask` (B, S) is False at padding, S counting what the cache holds."""
         b, t, w = x.shape
-        q, k, v = self.qkv(x).view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).view(b, t, 3, self.heads, w // self.heads).permute(2, 0, 3, 1, 4)
         seen = cache["keys"].shape[2] if cache else 0
         if self.positions == "rotary":
             angle = angles(torch.arange(seen, seen + t, device=x.device), w // self.heads)

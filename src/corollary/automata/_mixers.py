@@ -12,12 +12,12 @@ import math
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from torch import Tensor, nn
 from torch.nn import functional
 
 
-def elementwise_scan(a: Tensor, u: Tensor) -> Float[Tensor, "b t n"]:
+def elementwise_scan(a: Tensor, u: Tensor) -> Inexact[Tensor, "b t n"]:
     """`h_t = a_t h_{t-1} + u_t` from zero, entry by entry, in log2 T rounds."""
     reach = 1
     while reach < a.shape[1]:

@@ -92,7 +92,7 @@ def learn(
 
 @torch.no_grad()
 def length_accuracy(
-    model: nn.Module,
+    model: Any,
     task: Task,
     lengths: Sequence[int] = (40, 100, 256, 500, 1000),
     *,

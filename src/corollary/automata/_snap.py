@@ -180,7 +180,7 @@ def _learned(reader: _Reader, start: Tensor, *, limit: int, words: int, seed: in
         if not len(wrong):
             return found.table, _centred(reader, start, machine, found, torch.from_numpy(probe))
         row, place = wrong[wrong[:, 1].argmin()]
-        suffix = _suffix(reader, found, torch.from_numpy(probe[row, : place + 1]), truth[row, place])
+        suffix = _suffix(reader, found, torch.from_numpy(probe[row, : place + 1]), int(truth[row, place]))
         if suffix in suffixes:
             break  # the head itself drifts: it answers differently in states that were one
         suffixes.append(suffix)
