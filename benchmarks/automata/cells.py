@@ -1,8 +1,8 @@
-"""Benchmark of `corollary.automata`: length generalisation, the paper's settings, the compactness gap, speed of the scan.
+"""Benchmark of `corollary.automata`: length generalisation, the paper's settings, compactness, speed of the scan.
 
-Cells: `track` (transductors on ten tasks, as trained and after snapping, with their certificates), `peer` (other models on
-the four tasks of PD-SSM's table, same stack of layers, words and steps), `paper` (section 5.1 of the specification), `gap`
-(smallest dimension, random against learned), `speed` (one run, interleaved).
+Cells: `track` (transductors on ten tasks, as trained and after snapping, with their certificates), `peer` (other
+models on the four tasks of PD-SSM's table, same stack of layers, words and steps), `paper` (section 5.1 of the
+specification), `gap` (smallest dimension, random against learned), `speed` (one run, interleaved).
 Trained on words of 1 to 40 symbols, tested at 40, 41 to 256, 500 and 1000: the last answer of 128 fresh words a length.
 """
 
@@ -196,7 +196,7 @@ def paper(experiment, seed):
 
 
 def base2(seed):
-    """The value of 64 bits in [0, 1], float64, squared error: a trained affine head, the exact one, and the best constant."""
+    """The value of 64 bits in [0, 1], float64, squared error: a trained affine head, the exact one, a constant."""
     import torch
 
     from corollary.automata import RationalHead, base_head
@@ -237,7 +237,7 @@ def gap(seed):
     """The smallest dimension that solves mod k on all words of 6 bits: random features, and trained heads certified."""
     import itertools
 
-    from corollary.automata import RationalHead, certify, learn, readout_error
+    from corollary.automata import RationalHead, certify, learn
     from corollary.automata._tasks import Task, Transducer
     from corollary.errors import CorollaryError
 

@@ -36,7 +36,8 @@ def _mean(values, digits=2):
 
 def _track(found, recipes, bins):
     out = [
-        "Last answer right, percent, mean over seeds (least seed in brackets); certified: equal to the task's automaton at all lengths:",
+        "Last answer right, percent, mean over seeds (least seed in brackets); certified: equal to the task's "
+        "automaton at all lengths:",
         "",
     ]
     out += [
@@ -71,7 +72,7 @@ def _track(found, recipes, bins):
 
 def _peers(found, ours, peers, four, published):
     out = [
-        "Lengths 41 to 256, trained up to 40, percent (the four tasks of PD-SSM's table; below: their published figures):",
+        "Lengths 41 to 256, trained up to 40, percent (tasks of PD-SSM's table; below: their published figures):",
         "",
     ]
     out += ["| model | " + " | ".join(four) + " | mean |", "|---|" + "---|" * (len(four) + 1)]
@@ -139,7 +140,9 @@ def _speed(result):
     t = result["training"]
     out += [
         "",
-        f"Training, 4 layers, width 128, T 256, batch 32, state 16: {t['seconds a step with head']} seconds a step with the head, {t['seconds a step without']} without: {t['share of the speed']:.2f} of the speed.",
+        f"Training, 4 layers, width 128, T 256, batch 32, state 16, seconds a step: "
+        f"{t['seconds a step with head']} with "
+        f"the head, {t['seconds a step without']} without: {t['share of the speed']:.2f} of its speed.",
         "",
     ]
     return out

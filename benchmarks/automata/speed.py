@@ -1,10 +1,10 @@
-"""Speed of the scan against loops under autograd, and of training with a head against without; interleaved, best of a few."""
+"""Speed of the scan against loops under autograd, and of training with a head against without, interleaved."""
 
 import time
 
 
 def speed(seed):
-    """Forward and backward in milliseconds: ours (`auto`), the einsum loop, the best loop over `unbind`; and training."""
+    """Forward and backward in milliseconds: ours (`auto`), the einsum loop, the best `unbind` loop; and training."""
     found = {}
     for T in (128, 512, 1024, 4096, 16384):
         for d, B in ((16, 4), (8, 32)):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from corollary.automata import Injection, RationalHead, RationalTransductor, TransductorConfig, TransductorLM, inject
 from corollary.documents import Documents
 from corollary.errors import InvalidFileError, InvalidInputError

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+
 from corollary.automata import (
     DFA,
     RationalHead,
@@ -122,7 +123,18 @@ def test_sinusoidal_codes_are_a_head():
     assert torch.allclose(h[:, 1::2], (t * rate).sin(), atol=1e-9)
 
 
-FORMULAS = ["x", "!x", "x & y", "x | y", "!(x & !y) | z", "(x & y) | (!y & z)", "x & y & z & !x", "((x|y)&(y|z))|(!(x&z))", "1", "0 | x"]
+FORMULAS = [
+    "x",
+    "!x",
+    "x & y",
+    "x | y",
+    "!(x & !y) | z",
+    "(x & y) | (!y & z)",
+    "x & y & z & !x",
+    "((x|y)&(y|z))|(!(x&z))",
+    "1",
+    "0 | x",
+]
 
 
 @pytest.mark.parametrize("text", FORMULAS)

@@ -1,17 +1,32 @@
-"""DFAs and transducers: regular expressions against Python's, algebra of languages, exact comparison, monoids, pictures."""
+"""DFAs and transducers: patterns against Python's, algebra of languages, exact comparison, monoids, pictures."""
 
 import itertools
 import re
 
 import numpy as np
 import pytest
-from corollary.automata import DFA, Transducer, draw, equivalent, permutation_group, task, to_dot, transition_monoid
-from corollary.errors import InvalidInputError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corollary.automata import DFA, Transducer, draw, equivalent, permutation_group, task, to_dot, transition_monoid
+from corollary.errors import InvalidInputError
+
 WORDS = [w for n in range(7) for w in itertools.product("ab", repeat=n)]
-PATTERNS = ["", "a*", "(ab)*", "a|b", "(a|b)*abb", "(b|ab*a)*", "a+b?", "[ab]{2,3}", "(aa|b){2,}", "[^a]b*", ".b.", "a{0,2}", "(a*b*)*"]
+PATTERNS = [
+    "",
+    "a*",
+    "(ab)*",
+    "a|b",
+    "(a|b)*abb",
+    "(b|ab*a)*",
+    "a+b?",
+    "[ab]{2,3}",
+    "(aa|b){2,}",
+    "[^a]b*",
+    ".b.",
+    "a{0,2}",
+    "(a*b*)*",
+]
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -84,7 +99,9 @@ def test_the_shortest_difference_is_shortest():
 
 
 def test_from_transitions_names_states_and_adds_a_dead_one():
-    dfa = DFA.from_transitions({("even", "a"): "odd", ("odd", "a"): "even"}, start="even", accepting={"even"}, alphabet="ab")
+    dfa = DFA.from_transitions(
+        {("even", "a"): "odd", ("odd", "a"): "even"}, start="even", accepting={"even"}, alphabet="ab"
+    )
     assert [dfa.accepts(w) for w in ("", "a", "aa", "aab")] == [True, False, True, False]
     assert dfa.minimise().states == 3
     whole = DFA.from_transitions({(0, "x"): 0}, start=0, accepting=[0])
@@ -98,7 +115,9 @@ def test_symbols_need_not_be_characters():
 
 
 @pytest.mark.usefixtures("as_shipped")
-@pytest.mark.parametrize("pattern", ["(", ")", "a)", "*a", "[a", "a{2", "a{3,2}", "a{9999}", "c", "\\", "[c]", "|*", "(" * 300])
+@pytest.mark.parametrize(
+    "pattern", ["(", ")", "a)", "*a", "[a", "a{2", "a{3,2}", "a{9999}", "c", "\\", "[c]", "|*", "(" * 300]
+)
 def test_patterns_that_cannot_be_read(pattern):
     with pytest.raises(InvalidInputError, match="pattern"):
         DFA.from_regex(pattern, "ab")
@@ -106,7 +125,12 @@ def test_patterns_that_cannot_be_read(pattern):
 
 @pytest.mark.usefixtures("as_shipped")
 def test_bad_automata():
-    for table, accepting in (([[2]], [True]), ([[0]], [True, False]), (np.zeros((0, 1), dtype=int), []), ([[0.5]], [True])):
+    for table, accepting in (
+        ([[2]], [True]),
+        ([[0]], [True, False]),
+        (np.zeros((0, 1), dtype=int), []),
+        ([[0.5]], [True]),
+    ):
         with pytest.raises(InvalidInputError):
             DFA(np.array(table), np.array(accepting, dtype=bool))
     with pytest.raises(InvalidInputError, match="alphabet"):

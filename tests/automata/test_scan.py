@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
 from corollary.automata import scan
 from corollary.automata._kernels import block_size, blocks, name_words, steps
 from corollary.errors import InvalidInputError
-from torch.utils._python_dispatch import TorchDispatchMode
 
 METHODS = ("sequential", "adjoint", "doubling", "chunked", "auto")
 

@@ -5,6 +5,8 @@ import copy
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
+
 from corollary.automata import (
     DFA,
     FiniteHead,
@@ -32,7 +34,6 @@ from corollary.automata._certificate import all_lengths, error_bound, half_dista
 from corollary.certificates import Status, load_certificate
 from corollary.cli import app
 from corollary.errors import InvalidInputError
-from typer.testing import CliRunner
 
 
 def disturbed(matrices, initial, size, seed=0):
@@ -93,7 +94,9 @@ def test_stochastic_heads_snap_to_their_columns():
 
 
 def test_heads_that_are_not_finite_are_refused():
-    turn = fixed_head(rotations(torch.tensor([[1.0]], dtype=torch.float64)), torch.tensor([1.0, 0.0], dtype=torch.float64))
+    turn = fixed_head(
+        rotations(torch.tensor([[1.0]], dtype=torch.float64)), torch.tensor([1.0, 0.0], dtype=torch.float64)
+    )
     with pytest.raises(InvalidInputError, match="not near a finite automaton"):
         snap(turn, tolerance=1e-3, limit=60)
     with pytest.raises(InvalidInputError, match="q_max"):
@@ -105,7 +108,9 @@ def test_heads_that_are_not_finite_are_refused():
 
 
 def test_angles_are_told_as_fractions_of_a_turn():
-    head = fixed_head(rotations(torch.tensor([[2 * torch.pi * 2 / 7 + 1e-3, torch.pi]]).double()), torch.ones(4).double())
+    head = fixed_head(
+        rotations(torch.tensor([[2 * torch.pi * 2 / 7 + 1e-3, torch.pi]]).double()), torch.ones(4).double()
+    )
     told = eigen_angles(head, q_max=10)[0]
     assert set(told["fractions"]) == {"2/7", "1/2"}
     length = told["lengths"][told["fractions"].index("2/7")]
@@ -256,7 +261,7 @@ def test_a_mutated_certificate_is_caught(rng):
 
 
 def test_float_errors_stay_below_their_bound(rng):
-    """Random orthogonal groups, disturbed: the true distance never exceeds the bound, and halving the bound is caught."""
+    """Disturbed rotations: the true distance never exceeds the bound, and half of the bound would be caught."""
     tight = 0
     for seed in range(12):
         k, size = 3 + seed % 5, 10.0 ** -(3 + seed % 4)
@@ -290,9 +295,13 @@ def test_error_bound_is_linear_without_growth():
 
 
 def test_snapping_with_a_universal_head_and_exclusive_states():
-    model, problem = trained("flip-flop", "", 0, steps=120, head=universal(3, orthogonal=4, stochastic=3, seed=0), state="exclusive")
+    model, problem = trained(
+        "flip-flop", "", 0, steps=120, head=universal(3, orthogonal=4, stochastic=3, seed=0), state="exclusive"
+    )
     snapped = model.snap(60)
-    assert equivalent(Transducer(snapped.head.transitions.numpy(), _answers(snapped)), _unnamed(problem.automaton)).equal
+    assert equivalent(
+        Transducer(snapped.head.transitions.numpy(), _answers(snapped)), _unnamed(problem.automaton)
+    ).equal
 
 
 def _answers(model):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+
 from corollary.automata import (
     DirectSum,
     RationalHead,

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from corollary.automata import (
     ContinuousHead,
     DirectSum,
@@ -144,7 +145,7 @@ def test_vectors_drive_what_symbols_drive(name):
     every = made(torch.eye(3, dtype=torch.float64)[:, None])  # one step from the start, by each symbol
     found = made(e)
     assert torch.allclose(found[:, 0], every[x[:, 0], 0], atol=1e-12)
-    p = {n: s for n, s in made.shapes.items()}
+    p = made.shapes
     flat = made.map(torch.eye(3, dtype=torch.float64)).split([s.numel() for s in p.values()], -1)
     M = made.family.build({n: f.reshape(3, *s) for (n, s), f in zip(p.items(), flat, strict=True)})
     assert torch.allclose(found, scan(M, x, made.initial_state()), atol=1e-12)
@@ -170,7 +171,9 @@ def test_contractive_stability():
         x, h0 = torch.randint(2, (1, 80), generator=g), torch.randn(4, generator=g, dtype=torch.float64)
         bias = torch.randn(2, 4, generator=g, dtype=torch.float64)
         a, b = (scan(m, x, h0, bias=bias, state="both") for m in (M, N))
-        assert (a - b)[..., 4:].norm(dim=-1).max() <= eps * max(a.norm(dim=-1).max(), b.norm(dim=-1).max()) / (1 - gamma)
+        assert (a - b)[..., 4:].norm(dim=-1).max() <= eps * max(a.norm(dim=-1).max(), b.norm(dim=-1).max()) / (
+            1 - gamma
+        )
         a, b = (scan(m, x, h0)[0] for m in (M, N))
         t = torch.arange(1, 81)
         assert ((a - b).norm(dim=-1) <= t * eps * gamma ** (t - 1.0) * h0.norm() * (1 + 1e-9) + 1e-15).all()

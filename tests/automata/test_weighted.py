@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+
 from corollary.automata import DFA, WFA, equivalent, hankel
 from corollary.errors import InvalidInputError
 
@@ -12,10 +13,12 @@ WORDS = [w for n in range(6) for w in itertools.product((0, 1), repeat=n)]
 
 
 def random_wfa(rng, d, *, exact=True, V=2):
-    if exact:
-        draw = lambda *s: np.array([Fraction(int(v), 3) for v in rng.integers(-4, 5, int(np.prod(s)))], dtype=object).reshape(s)  # noqa: E731
-    else:
-        draw = lambda *s: rng.normal(size=s) / 2  # noqa: E731
+    def draw(*s):
+        if not exact:
+            return rng.normal(size=s) / 2
+        thirds = [Fraction(int(v), 3) for v in rng.integers(-4, 5, int(np.prod(s)))]
+        return np.array(thirds, dtype=object).reshape(s)
+
     return WFA(draw(d), draw(V, d, d), draw(d), exact=exact)
 
 
@@ -27,8 +30,17 @@ def test_sums_products_and_minimal_automata(rng, exact):
         assert small.dim <= f.dim
         for w in WORDS[:31]:
             values = [a.evaluate(w) for a in (f, g, f + g, f * g, f - g, small)]
-            wanted = [values[0], values[1], values[0] + values[1], values[0] * values[1], values[0] - values[1], 2 * values[0]]
-            assert values == wanted if exact else np.allclose(np.array(values, float), np.array(wanted, float), atol=1e-9)
+            wanted = [
+                values[0],
+                values[1],
+                values[0] + values[1],
+                values[0] * values[1],
+                values[0] - values[1],
+                2 * values[0],
+            ]
+            assert (
+                values == wanted if exact else np.allclose(np.array(values, float), np.array(wanted, float), atol=1e-9)
+            )
 
 
 def test_exact_values_are_exact():
@@ -42,7 +54,9 @@ def test_tzeng_decides_and_finds_a_shortest_difference(rng):
     for _ in range(30):
         f = random_wfa(rng, 3)
         P = np.array([[Fraction(int(v)) for v in row] for row in [[1, 1, 0], [0, 1, 2], [0, 0, 1]]], dtype=object)
-        inverse = np.array([[Fraction(int(v)) for v in row] for row in [[1, -1, 2], [0, 1, -2], [0, 0, 1]]], dtype=object)
+        inverse = np.array(
+            [[Fraction(int(v)) for v in row] for row in [[1, -1, 2], [0, 1, -2], [0, 0, 1]]], dtype=object
+        )
         same = WFA(P @ f.initial, np.stack([P @ M @ inverse for M in f.matrices]), f.final @ inverse, exact=True)
         assert equivalent(f, same).equal
         M = f.matrices.copy()

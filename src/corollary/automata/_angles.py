@@ -14,8 +14,8 @@ def eigen_angles(head: Any, q_max: int = 60) -> list[dict[str, Any]]:
         q_max: largest denominator.
 
     Returns:
-        For each symbol `turns` (angles / 2 pi in [0, 1/2], rising), `fractions` (nearest j/q as text), `errors` (in turns), and
-        `lengths`: up to which length \(T |error| < 1 / (2 q)\) keeps the phase in its class.
+        For each symbol `turns` (angles / 2 pi in [0, 1/2], rising), `fractions` (nearest j/q as text), `errors` (in
+        turns), and `lengths`: up to which length \(T |error| < 1 / (2 q)\) keeps the phase in its class.
 
     Guarantee: none; it describes. Matrices that are not normal have eigenvalues off the unit circle.
 

@@ -1,9 +1,9 @@
 r"""Boolean formulas as words over S5 (Barrington 1989): depth D becomes a word of at most 4^D permutations.
 
-A word computes f with the 5-cycle \(\sigma\) if its product is \(\sigma\) where f is true and the identity where it is false. A
-variable is one symbol; `not` changes the last symbol; `and` is a commutator \(a\, b\, a^{-1} b^{-1}\), which is the identity unless
-both are there; `or` by De Morgan. Products are read left to right, as heads read words. Hence a rational head with d = 5 decides
-formula evaluation, which is NC1-complete, once the formula is written as a word.
+A word computes f with the 5-cycle \(\sigma\) if its product is \(\sigma\) where f is true and the identity where it is
+false. A variable is one symbol; `not` changes the last symbol; `and` is a commutator \(a\, b\, a^{-1} b^{-1}\), which
+is the identity unless both are there; `or` by De Morgan. Products are read left to right, as heads read words. Hence a
+rational head with d = 5 decides formula evaluation, which is NC1-complete, once the formula is written as a word.
 """
 
 import itertools
@@ -42,7 +42,7 @@ def _commutators() -> dict[Permutation, tuple[Permutation, Permutation]]:
         for i, j in zip(walk, (*rest, 0), strict=True):
             images[i] = j
         cycles.append(tuple(images))
-    found = {}
+    found: dict[Permutation, tuple[Permutation, Permutation]] = {}
     for a, b in itertools.product(cycles, repeat=2):
         product = _then(_then(a, b), _then(_inverse(a), _inverse(b)))
         if product in cycles:
@@ -58,8 +58,8 @@ class Program:
         instructions: (variable, permutation if false, permutation if true).
         depth: of the formula, counting `and` and `or`.
 
-    Guarantee: for every assignment the product is `TRUE`'s 5-cycle where the formula is true, else the identity; at most 4^depth
-        instructions.
+    Guarantee: for every assignment the product is `TRUE`'s 5-cycle where the formula is true, else the identity; at
+        most 4^depth instructions.
 
     Example:
         >>> from corollary.automata import branching_program
@@ -123,7 +123,8 @@ def formula_to_word(formula: Any, assignment: Mapping[Any, Any] | None = None) -
         assignment: variable -> truth value.
 
     Returns:
-        At most 4^D symbols, D the depth in `and` and `or`; their product is a 5-cycle if the formula is true, else the identity.
+        At most 4^D symbols, D the depth in `and` and `or`; their product is a 5-cycle if the formula is true, else the
+        identity.
 
     Raises:
         InvalidInputError: for a formula that cannot be read or is deeper than 10, or a variable without a value.
@@ -153,7 +154,9 @@ def branching_program(formula: Any) -> Program:
     tree = _parsed(formula) if isinstance(formula, str) else _checked(formula)
     depth = _depth(tree)
     if depth > MAX_DEPTH:
-        raise InvalidInputError(f"a formula of depth {depth} would need up to 4^{depth} symbols; at most {MAX_DEPTH} deep")
+        raise InvalidInputError(
+            f"a formula of depth {depth} would need up to 4^{depth} symbols; at most {MAX_DEPTH} deep"
+        )
     return Program(tuple(_compiled(tree, TRUE)), depth)
 
 
@@ -204,19 +207,19 @@ def _parsed(text: str) -> Any:
         return tokens[at - 1] if at <= len(tokens) else ""
 
     def atom(level: int) -> Any:
-        token = take()
+        sign = take()
         if level > 100:
             raise InvalidInputError("the formula is nested more than 100 deep")
-        if token in ("!", "~"):
+        if sign in ("!", "~"):
             return ("not", atom(level + 1))
-        if token == "(":
+        if sign == "(":
             inner = either(level + 1)
             if take() != ")":
                 raise InvalidInputError(f"formula {text!r:.80}: a parenthesis is not closed")
             return inner
-        if not token or token in "&|)":
+        if not sign or sign in "&|)":
             raise InvalidInputError(f"formula {text!r:.80}: a variable is missing")
-        return token == "1" if token in "01" else token
+        return sign == "1" if sign in "01" else sign
 
     def chain(level: int, sign: str, name: str, part: Any) -> Any:
         tree = part(level)

@@ -134,6 +134,4 @@ def baseline(
         return RationalTransductor(config, seed=seed)
     if name not in _MIXERS:
         raise InvalidInputError(f"no baseline is called {name!r}; known: {', '.join(baselines())}")
-    return SequenceModel(
-        vocab_size, classes, _MIXERS[name], width=width, layers=layers, heads=heads, seed=seed
-    )
+    return SequenceModel(vocab_size, classes, _MIXERS[name], width=width, layers=layers, heads=heads, seed=seed)

@@ -1,11 +1,12 @@
 r"""What is certified of a finite head and its read-out, and how it is derived again; imports no trainer.
 
-`automata.all_lengths` (deterministic): from the table of a finite head, the logits of its read-out at every (state, symbol) and
-the declared automaton, all reachable pairs of states are enumerated: where none answers differently, the two agree on words of
-EVERY length, since a word only ever leads through such pairs.
+`automata.all_lengths` (deterministic): from the table of a finite head, the logits of its read-out at every (state,
+symbol) and the declared automaton, all reachable pairs of states are enumerated: where none answers differently, the
+two agree on words of EVERY length, since a word only ever leads through such pairs.
 `automata.difference`: the answers on one word differ at its last symbol, and no shorter word differs.
 `automata.float_error`: a head that runs in floating point is at most so far from its exact states after T symbols,
-\(e_T \le L^T e_0 + r (L^T - 1) / (L - 1)\), L the largest norm of a matrix, r the largest one-step error, rounding included.
+\(e_T \le L^T e_0 + r (L^T - 1) / (L - 1)\), L the largest norm of a matrix, r the largest one-step error, rounding
+included.
 """
 
 from collections.abc import Mapping

@@ -34,20 +34,24 @@ def certify(
     """Certify that a head with its read-out, or a network, is the declared automaton at ALL lengths.
 
     Args:
-        model: a `RationalTransductor` whose head is finite (snapped, or made exactly), or a `FiniteHead` with `read_out`.
-        declared: a `DFA` (the answer is whether the word so far is accepted), a `Transducer`, or a group's table (g, g).
+        model: a `RationalTransductor` whose head is finite (snapped, or made exactly), or a `FiniteHead` with
+            `read_out`.
+        declared: a `DFA` (the answer is whether the word so far is accepted), a `Transducer`, or a group's table (g,
+            g).
         read_out: for a head: (n,) answers of the state after the symbol, (n, V) answers, or (n, V, C) logits.
         provenance: for the reader.
 
     Returns:
         The certificate and its evidence. Where the two agree: `automata.all_lengths`. Where they do not: a certificate
-        `automata.difference` of a shortest word on which they differ (`witness["word"]`). For a network with attention: UNDECIDED.
+        `automata.difference` of a shortest word on which they differ (`witness["word"]`). For a network with
+        attention: UNDECIDED.
 
     Raises:
         InvalidInputError: for a head that is not finite yet, a read-out of another shape, or another alphabet.
 
-    Guarantee: deterministic and exact: every state that any word reaches is enumerated, with the read-out evaluated there. What is
-        assumed is that the network computes the same logits at run time up to rounding below half of the stated margin.
+    Guarantee: deterministic and exact: every state that any word reaches is enumerated, with the read-out evaluated
+        there. What is assumed is that the network computes the same logits at run time up to rounding below half of
+        the stated margin.
 
     Example:
         >>> from corollary.automata import DFA, RationalTransductor, certify
@@ -106,7 +110,7 @@ def certify(
     if found.equal:
         issued = Certificate.issue(
             "automata.all_lengths",
-            statement=f"{what} gives the answers of the declared automaton of {wanted.states} states to words of every length.",
+            statement=f"{what} gives the answers of the declared automaton ({wanted.states} states) at every length.",
             witness={**witness, "margin": margin},
             **shared,
         )
@@ -137,15 +141,15 @@ def certify_float(head: Any, snapped: FiniteHead, *, length: int, dtype: torch.d
         dtype: of the run; None for that of the matrices.
 
     Returns:
-        Certificate and evidence; it holds where the bound stays below half of the least distance between two states, so that the
-        nearest state is the right one for all words of up to T symbols.
+        Certificate and evidence; it holds where the bound stays below half of the least distance between two states,
+        so that the nearest state is the right one for all words of up to T symbols.
 
     Raises:
         InvalidInputError: for a length below one.
 
-    Guarantee: for words of at most T symbols, in the sequential order of products; L is the largest spectral norm, r the largest
-        error of one step, rounding of IEEE arithmetic included. At L = 1 it grows as T r: exactness at all lengths
-        needs the finite head.
+    Guarantee: for words of at most T symbols, in the sequential order of products; L is the largest spectral norm, r
+        the largest error of one step, rounding of IEEE arithmetic included. At L = 1 it grows as T r: exactness at all
+        lengths needs the finite head.
 
     Example:
         >>> import torch

@@ -1,6 +1,7 @@
 r"""Heads that are exact by construction (section 3.6 of the notes): no training, any length.
 
-Mohri, arXiv:2602.07599, Theorems 5 to 7 and Lemma 4 by their names in public notes; matrices are standard and verified here.
+Mohri, arXiv:2602.07599, Theorems 5 to 7 and Lemma 4 by their names in public notes; matrices are standard and verified
+here.
 """
 
 import math
@@ -44,8 +45,8 @@ def counter_head(k: int, *, steps: Sequence[int] | None = None, rotation: bool =
     Raises:
         InvalidInputError: for k below 1.
 
-    Guarantee: one-hot: exact at every length. Rotations: the phase errs by at most T times the rounding of one product, see
-        `certify_float`.
+    Guarantee: one-hot: exact at every length. Rotations: the phase errs by at most T times the rounding of one
+        product, see `certify_float`.
 
     Example:
         >>> import torch
@@ -96,7 +97,7 @@ def base_head(base: int, *, order: str = "exact") -> RationalHead:
 
 
 def adder_head(base: int = 10) -> FiniteHead:
-    """The carry of an addition, digit pairs (a, b) as symbols a * base + b, least significant first: one-hot (no carry, carry).
+    """The carry of an addition, digit pairs (a, b) as symbols a * base + b, low digits first: one-hot.
 
     The digit is (a + b + carry before) mod base: read the EXCLUSIVE state.
 
@@ -131,7 +132,7 @@ def automaton_head(automaton: DFA | Transducer) -> FiniteHead:
 
 
 def permutation_head(generators: Sequence[Sequence[int]] = ((1, 0, 2, 3, 4), (1, 2, 3, 4, 0))) -> RationalHead:
-    """Words over a permutation group by permutation matrices, d = n, initial state (1, 2, ..., n): the state names the element.
+    """Words over a permutation group by permutation matrices, d = n, first state (1, 2, ..., n): states name elements.
 
     Args:
         generators: a permutation (tuple of images) for each symbol; the default generates S5, whose word problem is
@@ -167,7 +168,7 @@ def sinusoidal_head(vocab_size: int, dim: int, *, base: float = 10_000.0) -> Rat
     Raises:
         InvalidInputError: for an odd dimension.
 
-    Guarantee: \(h_t = (\cos t \theta_i, \sin t \theta_i)_i\) within rounding: positional codes are special rational heads.
+    Guarantee: \(h_t = (\cos t \theta_i, \sin t \theta_i)_i\) within rounding: positional codes are rational heads.
 
     Example:
         >>> import torch

@@ -9,7 +9,7 @@ import numpy as np
 from corollary.automata._transducer import Difference, Transducer, compare
 from corollary.errors import InvalidInputError
 
-_OPERATIONS = {
+_OPERATIONS: dict[str, Any] = {
     "and": np.logical_and,
     "or": np.logical_or,
     "xor": np.logical_xor,

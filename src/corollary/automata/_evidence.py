@@ -50,7 +50,8 @@ def save_certified(
     """Write a run: the network, the declared automaton, the certificate and its evidence.
 
     Args:
-        folder: of the run; `corollary verify FOLDER` checks it, with `--rescore` the network is loaded and read out again.
+        folder: of the run; `corollary verify FOLDER` checks it, with `--rescore` the network is loaded and read out
+            again.
         model: the network.
         declared: what it was certified against.
         certificate: what `certify` issued.
@@ -87,8 +88,9 @@ def rescored(run: Path, digests: Mapping[str, str]) -> dict[str, np.ndarray]:
         raise Undecided("the network in this folder is not the one that the certificate was issued on")
     if not model.depends_on_state_only:
         raise Undecided("the output depends on more than the state")
+    head: Any = model.head
     return {
-        "transitions": model.head.transitions.cpu().numpy(),
+        "transitions": head.transitions.cpu().numpy(),
         "logits": network_logits(model),
         "declared_transitions": declared["transitions"],
         "declared_outputs": declared["outputs"],

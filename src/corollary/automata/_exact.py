@@ -71,7 +71,7 @@ class Span:
         if pivot is None:
             return False
         self.kept.append(v)
-        combination = np.append(-taken, Fraction(1)) / rest[pivot]
+        combination = np.array([*(-taken), Fraction(1)], dtype=object) / rest[pivot]
         self.rows.append((pivot, rest / rest[pivot], combination))
         return True
 

@@ -20,22 +20,23 @@ def from_regex(pattern: str, alphabet: Any, **options: Any) -> RationalTransduct
 
 @torch.no_grad()
 def from_automaton(automaton: DFA | Transducer, *, scale: float | int = 10.0) -> RationalTransductor:
-    r"""A transductor that computes a deterministic automaton exactly: a one-hot state, and one layer that looks up the answer.
+    r"""A transductor that computes a deterministic automaton exactly: one-hot states, one layer that looks up.
 
-    Coordinate (q, x) of the stream is [state before = q] + [symbol = x]: 2 at the pair that is there, 1 or 0 elsewhere. How often
-    each value occurs does not depend on the pair, so the norm is one fixed affine map, a hidden unit fires at its pair alone, and
-    adds to the coordinate of the answer.
+    Coordinate (q, x) of the stream is [state before = q] + [symbol = x]: 2 at the pair that is there, 1 or 0 elsewhere.
+    How often each value occurs does not depend on the pair, so the norm is one fixed affine map, a hidden unit fires at
+    its pair alone, and adds to the coordinate of the answer.
 
     Args:
-        automaton: a `DFA` (the answer is 1 where the word so far is accepted, else 0) or a `Transducer`; at most 4,096 pairs of
-            state and symbol.
+        automaton: a `DFA` (the answer is 1 where the word so far is accepted, else 0) or a `Transducer`; at most 4,096
+            pairs of state and symbol.
         scale: of the logits: their margin is about scale times the root of the width.
 
     Returns:
         A network over numbered symbols (`automaton.codes` encodes words).
 
     Raises:
-        InvalidInputError: for a transducer that never answers, or too many pairs: use `automaton_head` in a network then.
+        InvalidInputError: for a transducer that never answers, or too many pairs: use `automaton_head` in a network
+            then.
 
     Guarantee: the largest logit is the automaton's answer at EVERY length; `certify` enumerates it.
 
@@ -53,7 +54,7 @@ def from_automaton(automaton: DFA | Transducer, *, scale: float | int = 10.0) ->
     classes = max(2, int(machine.outputs.max()) + 1)
     if machine.outputs.max() < 0 or n * V > MAX_PAIRS:
         raise InvalidInputError(
-            f"a network is made of an automaton that answers and has at most {MAX_PAIRS} pairs of state and symbol, got {n * V}"
+            f"an automaton that answers is needed, with at most {MAX_PAIRS} pairs of state and symbol, got {n * V}"
         )
     width = max(n * V, classes, 2)
     width += width % 2
@@ -61,9 +62,11 @@ def from_automaton(automaton: DFA | Transducer, *, scale: float | int = 10.0) ->
         vocab_size=V, classes=classes, width=width, layers=1, heads=1, state="exclusive", attention=False
     )
     model = RationalTransductor(config, automaton_head(machine))
-    layer, pair = model.layers[0], torch.arange(n * V).view(n, V)
+    layer: Any = model.layers[0]
+    injected: Any = model.inject[0]
+    pair = torch.arange(n * V).view(n, V)
     model.embedding.weight.zero_().scatter_(1, pair.T, 1.0)
-    model.inject[0].weight.zero_().T.scatter_(1, pair, 1.0)
+    injected.weight.zero_().T.scatter_(1, pair, 1.0)
     ones = V + n - 2
     mean = (2 + ones) / width
     spread = ((4 + ones) / width - mean**2 + layer.norm.eps) ** 0.5

@@ -141,7 +141,7 @@ def spectral_control(matrices: Tensor, gamma: float | Tensor = 1.0) -> Float[Ten
 
 
 def householder(vectors: Tensor) -> Float[Tensor, "v d d"]:
-    r"""Products of reflections \(\prod_i (I - 2 v_i v_i^\top / \|v_i\|^2)\) of (V, n, d) vectors, the first to the left.
+    r"""Products of reflections \(\prod_i (I - 2 v_i v_i^\top / \|v_i\|^2)\) of (V, n, d) vectors.
 
     Guarantee: orthogonal, with determinant (-1)^n.
 

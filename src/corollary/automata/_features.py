@@ -1,7 +1,7 @@
 r"""Rational features: words as states of a head, read out linearly.
 
-Random matrices suffice over words of length L once \(d \ge |\Sigma|^L\) (Theorem 20 by public notes); learned ones need the Hankel
-rank, k for counting mod k (Proposition 22): the compactness gap, measured by `readout_error`.
+Random matrices suffice over words of length L once \(d \ge |\Sigma|^L\) (Theorem 20 by public notes); learned ones
+need the Hankel rank, k for counting mod k (Proposition 22): the compactness gap, measured by `readout_error`.
 """
 
 from typing import Any

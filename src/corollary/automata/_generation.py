@@ -64,8 +64,8 @@ class TransductorLM(nn.Module):
     Raises:
         InvalidInputError: for a network of another form.
 
-    Guarantee: next-token distributions are normalised; scoring and streaming agree within rounding, at any length: no context
-        is cut, the state is carried and keys are kept.
+    Guarantee: next-token distributions are normalised; scoring and streaming agree within rounding, at any length: no
+        context is cut, the state is carried and keys are kept.
 
     Example:
         >>> from corollary.automata import RationalHead, RationalTransductor, TransductorConfig, TransductorLM

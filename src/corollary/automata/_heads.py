@@ -1,7 +1,7 @@
 r"""Heads: the stream of states \(h_t\) that a transductor injects, as modules over symbols or over vectors.
 
-A head answers `states(symbols)`: (B, T, d) inclusive states, and `features`: what is injected, which is the state before
-a symbol, after it, or both. Every head carries its state over a stream: `states(..., initial=last)`.
+A head answers `states(symbols)`: (B, T, d) inclusive states, and `features`: what is injected, which is the state
+before a symbol, after it, or both. Every head carries its state over a stream: `states(..., initial=last)`.
 """
 
 import math
@@ -171,7 +171,9 @@ class RationalHead(Head):
             factors = torch.diagonal(self.matrices(), dim1=-2, dim2=-1)
             return diagonal_states(factors, symbols, h0, mask=mask, reverse=reverse)
         M = None
-        if symbols.numel() < self.vocab_size:  # of a large vocabulary only the symbols that occur have their matrices made
+        if (
+            symbols.numel() < self.vocab_size
+        ):  # of a large vocabulary only the symbols that occur have their matrices made
             check_symbols(symbols, self.vocab_size)
             used, symbols = symbols.unique(return_inverse=True)
             p = {n: v if n.startswith("shared_") else v[used] for n, v in self.weights.items()}

@@ -1,8 +1,8 @@
 """A rational head inside a Hugging Face model: every layer reads its state, generation carries it.
 
-The state of the automaton is computed from `input_ids` before the model runs and added, through one linear map a layer, to what
-each layer gets. Maps start at zero: the model is at first exactly what it was. During generation the state travels on the
-cache object, so that it is right for several streams, and follows beams.
+The state of the automaton is computed from `input_ids` before the model runs and added, through one linear map a
+layer, to what each layer gets. Maps start at zero: the model is at first exactly what it was. During generation the
+state travels on the cache object, so that it is right for several streams, and follows beams.
 """
 
 from pathlib import Path
@@ -49,7 +49,7 @@ class Injection(nn.Module):
             self.maps = nn.ModuleList(nn.Linear(features, width, bias=False) for _ in range(layers))
         self.maps.to_empty(device="cpu")
         for linear in self.maps:
-            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.weight)  # type: ignore[arg-type]
         self._features: Tensor | None = None
         self._last: tuple[Tensor, int] | None = None
         self._handles: list[Any] = []
@@ -66,7 +66,9 @@ class Injection(nn.Module):
         if told is None:
             raise InvalidInputError(f"a {type(self.head).__name__} cannot be written to a file")
         header = {"kind": KIND, "head": told, "width": self.width, "layers": len(self.maps), "state": self.state}
-        _storage.write_model(folder, {**header, "fingerprint": _storage.fingerprint(header, arrays(self))}, arrays(self))
+        _storage.write_model(
+            folder, {**header, "fingerprint": _storage.fingerprint(header, arrays(self))}, arrays(self)
+        )
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "Injection":
@@ -74,10 +76,13 @@ class Injection(nn.Module):
         header, path = _storage.read_header(folder), Path(folder) / "model.json"
         _storage.require(header["kind"] == KIND, path, f"of kind {header['kind']!r}, not {KIND}")
         weights = _storage.read_arrays(folder, header)
-        told = {n: header.get(n) for n in ("kind", "head", "width", "layers", "state")}
-        _storage.require(_storage.fingerprint(told, weights) == header.get("fingerprint"), path, "changed since it was saved")
+        told: dict[str, Any] = {n: header.get(n) for n in ("kind", "head", "width", "layers", "state")}
+        _storage.require(
+            _storage.fingerprint(told, weights) == header.get("fingerprint"), path, "changed since it was saved"
+        )
         try:
-            made = cls(head_from(told["head"]), width=told["width"], layers=told["layers"], state=told["state"])
+            head: Any = head_from(told["head"])
+            made = cls(head, width=told["width"], layers=told["layers"], state=told["state"])
             made.load_state_dict({n: torch.from_numpy(a) for n, a in weights.items()})
         except (InvalidInputError, RuntimeError, TypeError, AttributeError) as problem:
             raise InvalidFileError(path, f"sizes that do not fit ({problem})", "save it again") from None
@@ -128,7 +133,7 @@ class Injection(nn.Module):
         return add
 
     def _added(self, index: int, x: Tensor, h: Tensor) -> Float[Tensor, "b t w"]:
-        linear = self.maps[index]
+        linear: Any = self.maps[index]
         return x + linear(h.to(linear.weight.dtype)).to(x.dtype)
 
 
@@ -136,27 +141,29 @@ def inject(model: nn.Module, head: Head | str | Path, *, state: str = "inclusive
     """Let every layer of a Hugging Face decoder read the state of a rational head.
 
     Args:
-        model: a causal model of `transformers` (any whose layers lie in one list and which reads `input_ids`); changed in place: head
-            and maps become its submodule `rational`, trained with it.
+        model: a causal model of `transformers` (any whose layers lie in one list and which reads `input_ids`); changed
+            in place: head and maps become its submodule `rational`, trained with it.
         head: over at least the model's vocabulary; or the folder of a saved injection. For large vocabularies take
             `family="basis"`, whose matrices share a few, or a `FiniteHead` over your tokens.
         state: what is injected.
 
     Returns:
-        The injection: `.remove()` takes it out, `.save_pretrained(folder)` keeps it (beside the model's own `save_pretrained`).
+        The injection: `.remove()` takes it out, `.save_pretrained(folder)` keeps it (beside the model's own
+        `save_pretrained`).
 
     Raises:
-        InvalidInputError: for a model without a list of layers, a head over another vocabulary, or one that has a head already.
+        InvalidInputError: for a model without a list of layers, a head over another vocabulary, or one that has a head
+            already.
 
-    Guarantee: before training the model's outputs are unchanged; with a cache, with left padding and with beams, generation gives
-        what the whole forward pass gives, within rounding.
+    Guarantee: before training the model's outputs are unchanged; with a cache, with left padding and with beams,
+        generation gives what the whole forward pass gives, within rounding.
 
     Example:
         >>> import torch
         >>> from transformers import LlamaConfig, LlamaForCausalLM
         >>> from corollary.automata import RationalHead, inject
-        >>> size = LlamaConfig(vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
-        >>> model = LlamaForCausalLM(size)
+        >>> size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+        >>> model = LlamaForCausalLM(LlamaConfig(vocab_size=32, **size))
         >>> injection = inject(model, RationalHead(32, 4, seed=0))
         >>> model(torch.tensor([[1, 2, 3]])).logits.shape
         torch.Size([1, 3, 32])
@@ -167,24 +174,30 @@ def inject(model: nn.Module, head: Head | str | Path, *, state: str = "inclusive
     size = getattr(model, "config", None)
     width, vocabulary = getattr(size, "hidden_size", None), getattr(size, "vocab_size", None)
     if width is None or vocabulary is None:
-        raise InvalidInputError("the model's config names no `hidden_size` and `vocab_size`; use RationalTransductor instead")
+        raise InvalidInputError(
+            "the model's config names no `hidden_size` and `vocab_size`; use RationalTransductor instead"
+        )
     if hasattr(model, "rational"):
-        raise InvalidInputError("this model has a rational head already; call `.remove()` and delete `model.rational` first")
+        raise InvalidInputError(
+            "this model has a rational head already; call `.remove()` and delete `model.rational` first"
+        )
     if isinstance(head, Head):
         made = Injection(head, width=width, layers=len(layers), state=state)
     else:
         made = Injection.from_pretrained(head)
     if made.head.vocab_size < vocabulary or made.width != width or len(made.maps) != len(layers):
         raise InvalidInputError(
-            f"the head reads {made.head.vocab_size} symbols for {len(made.maps)} layers of width {made.width}; the model "
-            f"has {vocabulary}, {len(layers)} and {width}"
+            f"the head reads {made.head.vocab_size} symbols for {len(made.maps)} layers of width {made.width}; the "
+            f"model has {vocabulary}, {len(layers)} and {width}"
         )
     weight = next(model.parameters())
     made.to(weight.device)
     model.rational = made
     made._handles = [model.register_forward_pre_hook(made._before, with_kwargs=True)]
     made._handles.append(model.register_forward_hook(made._after, with_kwargs=True))
-    made._handles += [l.register_forward_pre_hook(made._layer(i), with_kwargs=True) for i, l in enumerate(layers)]
+    made._handles += [
+        layer.register_forward_pre_hook(made._layer(i), with_kwargs=True) for i, layer in enumerate(layers)
+    ]
     return made
 
 
@@ -192,5 +205,7 @@ def _layers_of(model: nn.Module) -> nn.ModuleList:
     wanted = getattr(getattr(model, "config", None), "num_hidden_layers", None)
     found = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) and len(m) == (wanted or len(m))]
     if not found:
-        raise InvalidInputError(f"no list of layers was found in {type(model).__name__}; use RationalTransductor instead")
+        raise InvalidInputError(
+            f"no list of layers was found in {type(model).__name__}; use RationalTransductor instead"
+        )
     return found[0]

@@ -1,9 +1,10 @@
 r"""Recurrent mixers to compare with, written plainly: gated networks, diagonal state spaces, delta rules, PD-SSM.
 
 All are `(x, mask, cache) -> y` over (B, T, width), causal, and read by the same stack of layers as the transductor.
-Diagonal: \(h_t = a_t h_{t-1} + u_t\), a in (0, 1), (-1, 1), or complex in the unit disc. Delta rule: \(S_t = S_{t-1} (I - \beta_t k_t
-k_t^\top) + \beta_t v_t k_t^\top\), beta in (0, 1) or (0, 2), where a state can flip. PD-SSM: \(h_t = P_t D_t h_{t-1} + u_t\), P with one
-entry a column (straight-through argmax over a dictionary), D complex diagonal.
+Diagonal: \(h_t = a_t h_{t-1} + u_t\), a in (0, 1), (-1, 1), or complex in the unit disc. Delta rule:
+\(S_t = S_{t-1} (I - \beta_t k_t k_t^\top) + \beta_t v_t k_t^\top\), beta in (0, 1) or (0, 2), where a state can flip.
+PD-SSM: \(h_t = P_t D_t h_{t-1} + u_t\), P with one entry a column (straight-through argmax over a
+dictionary), D complex diagonal.
 
 Reference: formulas as generally known (our notes, section 7); written here, none of the authors' code.
 """

@@ -98,7 +98,7 @@ def draw(automaton: DFA | Transducer, *, axes: Any = None) -> Any:
             ax.add_patch(Circle(((x + out[0]) / 2 * 1.06, (y + out[1]) / 2 * 1.06), radius * 0.7, fill=False, lw=0.8))
             ax.text(out[0] * 1.12, out[1] * 1.12, label, ha="center", va="center", fontsize=8)
             continue
-        style = {"arrowstyle": "-|>", "mutation_scale": 12, "connectionstyle": "arc3,rad=0.15"}
+        style: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 12, "connectionstyle": "arc3,rad=0.15"}
         ax.add_patch(FancyArrowPatch((x, y), (u, v), shrinkA=radius * 90, shrinkB=radius * 90, lw=0.8, **style))
         ax.text(0.42 * x + 0.58 * u, 0.42 * y + 0.58 * v, label, fontsize=8)
     ax.set(xlim=(-1.7, 1.7), ylim=(-1.7, 1.7), aspect="equal")

@@ -1,7 +1,7 @@
 """The protocol of length generalisation: train on short words, test on long ones, report per length.
 
-Lengths are uniform up to 40 (or rise with a curriculum), answers are learned at every place that has one, and tests count the
-LAST answer of fresh words, at lengths far beyond.
+Lengths are uniform up to 40 (or rise with a curriculum), answers are learned at every place that has one, and tests
+count the LAST answer of fresh words, at lengths far beyond.
 """
 
 from collections.abc import Callable, Sequence
@@ -109,8 +109,8 @@ def length_accuracy(
         seed: of the words; not that of training.
 
     Returns:
-        Length -> `last` (the last answer of a word is right), `all` (every place with an answer, mean), `words` (all answers
-        of a word are right).
+        Length -> `last` (the last answer of a word is right), `all` (every place with an answer, mean), `words` (all
+        answers of a word are right).
 
     Guarantee: none; the shares have the error of `count` words.
 

@@ -1,7 +1,8 @@
 """Regular expressions to automata: parsed by descent, made nondeterministic by Thompson, deterministic by subsets.
 
-Syntax: symbols, `.` (any symbol), `|`, `*`, `+`, `?`, `{m}`, `{m,}`, `{m,n}`, groups, classes `[ab]`, `[a-c]`, `[^a]`, and a
-backslash before a symbol that is also an operator. The empty pattern is the empty word, an empty class the empty language.
+Syntax: symbols, `.` (any symbol), `|`, `*`, `+`, `?`, `{m}`, `{m,}`, `{m,n}`, groups, classes `[ab]`, `[a-c]`, `[^a]`,
+and a backslash before a symbol that is also an operator. The empty pattern is the empty word, an empty class the empty
+language.
 """
 
 from collections.abc import Sequence

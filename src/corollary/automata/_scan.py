@@ -1,9 +1,10 @@
 r"""The scan \(h_t = M_{x_t} h_{t-1} + b_{x_t}\): four exact ways behind one function, with exact gradients.
 
 Mohri, *Rational Transductors* (arXiv:2602.07599), section 6.1, asks for a parallel scan over the associative operator
-\((P_2, b_2) \circ (P_1, b_1) = (P_2 P_1, P_2 b_1 + b_2)\). The adjoint is ours: with \(g_t\) the gradient of the loss in
-\(h_t\), \(\lambda_T = g_T,\ \lambda_{t-1} = g_{t-1} + M_{x_t}^\top \lambda_t\), and \(dM_\sigma = \sum_{t: x_t = \sigma}
-\lambda_t h_{t-1}^\top\): a recurrence of the same kind, run backwards, so that its own gradient is known too.
+\((P_2, b_2) \circ (P_1, b_1) = (P_2 P_1, P_2 b_1 + b_2)\). The adjoint is ours: with \(g_t\) the gradient of the
+loss in \(h_t\), \(\lambda_T = g_T,\ \lambda_{t-1} = g_{t-1} + M_{x_t}^\top \lambda_t\), and
+\(dM_\sigma = \sum_{t: x_t = \sigma} \lambda_t h_{t-1}^\top\): a recurrence of the same kind, run backwards, so that its own
+gradient is known too.
 """
 
 from typing import Any
@@ -13,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from corollary.automata._kernels import block_size, blocks, steps
+from corollary.automata._kernels import block_size, blocks
 from corollary.errors import InvalidInputError
 
 METHODS = ("auto", "sequential", "adjoint", "doubling", "chunked")
@@ -130,7 +131,7 @@ class _Recurrence(torch.autograd.Function):
         return states
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         matrices, x, h0, states = ctx.saved_tensors
         # lambda_T = g_T: a zero state goes in from the right, and the matrix of place t + 1 acts before g_t is added.
         shifted = torch.cat([x[:1], x[1:].flip(0)])
@@ -147,7 +148,7 @@ def _outer_sums(left: Tensor, right: Tensor, x: Tensor, V: int) -> Float[Tensor,
     r"""\(\sum_{t: x_t = \sigma} l_t r_t^\top\) for each symbol: one product a symbol, or sums of outer products."""
     d = left.shape[-1]
     flat, left, right = x.reshape(-1), left.reshape(-1, d), right.reshape(-1, d)
-    if V * 8 > len(flat):  # many symbols, few places each
+    if len(flat) < V * 8:  # many symbols, few places each
         return left.new_zeros(V, d, d).index_add(0, flat, left[:, :, None] * right[:, None, :])
     order = flat.argsort()
     counts = torch.bincount(flat, minlength=V).tolist()

@@ -1,7 +1,8 @@
 r"""Heads that commute need no products of matrices: cumulative sums of angles, and of logarithms and signs.
 
-Diagonal: \(h_t = h_0 \prod_{s \le t} a_{x_s}\), by cumulative products in the logarithm with the signs apart. Rotations:
-\(h_t = R(\sum_{s \le t} \theta_{x_s}) h_0\), exact, O(T); they track commutative groups only (mod k, never S5).
+Diagonal: \(h_t = h_0 \prod_{s \le t} a_{x_s}\), by cumulative products in the logarithm with the signs apart.
+Rotations: \(h_t = R(\sum_{s \le t} \theta_{x_s}) h_0\), exact, O(T); they track commutative groups only
+(mod k, never S5).
 """
 
 import torch

@@ -1,9 +1,10 @@
 r"""From a trained head to the automaton that it computes, all symbols at once.
 
-Rounding each matrix by itself breaks the relations between them (a step and its inverse, the order of a cycle). So states
-are found first: words are read breadth-first, and two states are one where they lie together, or, with a read-out, where no suffix
-tells them apart (Angluin's observation table over vectors; Rivest and Schapire find the suffixes in counterexamples). The maps of
-the states found ARE the snapped representation: inverses and relations hold exactly, and nothing drifts.
+Rounding each matrix by itself breaks the relations between them (a step and its inverse, the order of a cycle). So
+states are found first: words are read breadth-first, and two states are one where they lie together, or, with a
+read-out, where no suffix tells them apart (Angluin's observation table over vectors; Rivest and Schapire find the
+suffixes in counterexamples). The maps of the states found ARE the snapped representation: inverses and relations hold
+exactly, and nothing drifts.
 
 Derived here. Reference for the learner: Angluin (1987), Rivest and Schapire (1993), textbook.
 """
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from corollary.automata._finite_head import FiniteHead
@@ -37,7 +38,7 @@ class _Reader:
         self.head, self.answer, self.domain = head, answer, domain
 
     def answers(self, states: Tensor, places: np.ndarray, words: Tensor) -> Int[np.ndarray, "n t"]:
-        """(N, T) answers to words (N, T) from states (N, d): -1 where none is asked for, -2 from a forbidden symbol on."""
+        """(N, T) answers to words (N, T) from states (N, d): -1: none is asked for, -2: from a forbidden symbol on."""
         after = self.head.states(words, initial=states)
         before = torch.cat([states[:, None], after[:, :-1]], 1)
         told = self.answer(before.flatten(0, 1), words.flatten(), after.flatten(0, 1)).view(words.shape).cpu().numpy()
@@ -76,10 +77,10 @@ def snap(
     Args:
         head: a `RationalHead`, `DirectSum`, or any `Head` over finitely many symbols.
         q_max: longest cycle of a single symbol: an angle of a plane is snapped to \(2 \pi j / q\) with q up to this.
-        answer: a read-out of (state before, symbol, state after); states that no suffix tells apart by it are one. Without it
-            states are one where they lie within `tolerance` (relative to the norm of the initial state).
-        domain: which words are asked about, where not all are: a transducer whose forbidden symbols (-1) never come, and whose
-            silent places (-1) do not count, e.g. `task("arithmetic").automaton`; with `answer` only.
+        answer: a read-out of (state before, symbol, state after); states that no suffix tells apart by it are one.
+            Without it states are one where they lie within `tolerance` (relative to the norm of the initial state).
+        domain: which words are asked about, where not all are: a transducer whose forbidden symbols (-1) never come,
+            and whose silent places (-1) do not count, e.g. `task("arithmetic").automaton`; with `answer` only.
         tolerance: see `answer`; below half of the distance between two states.
         limit: largest number of states.
         words: random words of 40 symbols on which machine and head are compared.
@@ -89,11 +90,11 @@ def snap(
         A `FiniteHead`, whose vectors are states of the head itself.
 
     Raises:
-        InvalidInputError: where no finite automaton is found within `limit` and `q_max`: the head drifts too fast, or needs a
-            read-out that says what matters.
+        InvalidInputError: where no finite automaton is found within `limit` and `q_max`: the head drifts too fast, or
+            needs a read-out that says what matters.
 
-    Guarantee: the result is an automaton, exact at every length. That it is what the head was meant to compute is what `certify`
-        decides; here it agrees with the head on all words tried.
+    Guarantee: the result is an automaton, exact at every length. That it is what the head was meant to compute is what
+        `certify` decides; here it agrees with the head on all words tried.
 
     Example:
         >>> import torch
@@ -194,9 +195,10 @@ def _told_apart(reader: _Reader, start: Tensor, suffixes: list[tuple[int, ...]],
     letters = torch.arange(V)[:, None]
     places = [domain.start]
     name = reader.signature(start[None], np.array(places), suffixes)[0]
-    number, vectors, table = {name.tobytes(): 0}, [start], []
+    number, vectors = {name.tobytes(): 0}, [start]
+    table: list[list[int]] = []
     while len(table) < len(vectors):
-        layer, at = torch.stack(vectors[len(table) :]), np.array(places[len(table) :])
+        layer, at = torch.stack(vectors[len(table) :]), np.array(places[len(table) :], dtype=np.int64)
         after = reader.head.states(letters.repeat(len(layer), 1), initial=layer.repeat_interleave(V, 0))[:, 0]
         moved = domain.transitions[at].reshape(-1)
         names = reader.signature(after, moved.clip(0), suffixes)
@@ -236,7 +238,7 @@ def _suffix(reader: _Reader, found: _Found, word: Tensor, truth: int) -> tuple[i
 
 
 def _centred(reader: _Reader, start: Tensor, machine: Transducer, found: _Found, probe: Tensor) -> Tensor:
-    """Mean states of the first halves of the probe words, where the mean answers as the machine does; else those found."""
+    """Mean states over the first halves of the probe words, if they answer as the machine does; else those found."""
     short, vectors = probe[:, : PROBE // 2], found.vectors
     states = reader.head.states(short, initial=start.expand(len(short), -1)).flatten(0, 1)
     q, visited = np.full(len(short), machine.start), []

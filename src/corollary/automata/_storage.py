@@ -28,8 +28,8 @@ def described(model: RationalTransductor) -> dict[str, Any]:
     for name in ("head", "backward_head"):
         if getattr(model, name) is not None and not _sound(told[name]):
             raise InvalidInputError(
-                f"a {type(getattr(model, name)).__name__} cannot be written to a file; use a RationalHead, DirectSum or "
-                "FiniteHead, or keep its parameters yourself"
+                f"a {type(getattr(model, name)).__name__} cannot be written to a file; use a RationalHead, DirectSum "
+                "or FiniteHead, or keep its parameters yourself"
             )
     return told
 

@@ -1,7 +1,7 @@
 """State-tracking tasks: generators of symbols and answers, each regular one with the automaton that it is.
 
-Section 5.3 of the notes: parity, counting mod k, cycle navigation, even pairs, modular arithmetic, words over groups, bounded
-Dyck words and Boolean formulas, addition, flip-flop, random automata, a counter hidden in letters.
+Section 5.3 of the notes: parity, counting mod k, cycle navigation, even pairs, modular arithmetic, words over groups,
+bounded Dyck words and Boolean formulas, addition, flip-flop, random automata, a counter hidden in letters.
 """
 
 import itertools
@@ -54,7 +54,7 @@ class Task:
     def sample(
         self, batch: int, length: int, rng: np.random.Generator
     ) -> tuple[Int[np.ndarray, "b t"], Int[np.ndarray, "b t"]]:
-        """(B, T) symbols, uniform over what is allowed, and (B, T) answers (-1: none wanted); T is at least `shortest`."""
+        """(B, T) symbols, uniform over what is allowed, and (B, T) answers (-1: none wanted)."""
         length = max(length, self.shortest)
         table = self.automaton.transitions
         if (table >= 0).all():

@@ -16,7 +16,7 @@ SILENT = -1  # no answer is asked for here
 
 @dataclass(frozen=True, eq=False)
 class Transducer:
-    r"""A deterministic automaton with an answer on every step: \(q' = \delta(q, \sigma)\), answer \(\omega(q, \sigma)\).
+    r"""An automaton with an answer on every step: \(q' = \delta(q, \sigma)\), answer \(\omega(q, \sigma)\).
 
     Args:
         transitions: (n, V) next states; -1 where the symbol is not allowed in that state.
@@ -68,9 +68,9 @@ class Transducer:
             InvalidInputError: where more than `limit` states are reached.
         """
         number: dict[Hashable, int] = {start: 0}
-        waiting, table, answers = deque([start]), [], []
+        waiting, table, answers = deque([start]), list[list[int]](), list[list[int]]()
         while waiting:
-            state, row, out = waiting.popleft(), [], []
+            state, row, out = waiting.popleft(), list[int](), list[int]()
             for symbol in alphabet:
                 found = step(state, symbol)
                 if found is None:
@@ -105,7 +105,7 @@ class Transducer:
 
     def answers(self, word: Sequence[Any]) -> list[int]:
         """The answer after every symbol."""
-        q, found = self.start, []
+        q, found = self.start, list[int]()
         for x in self.codes(word):
             if self.transitions[q, x] < 0:
                 raise InvalidInputError(f"symbol {self.alphabet[x]!r} is not allowed after {len(found)} symbols")
@@ -151,11 +151,10 @@ class Transducer:
             block = finer
         _, first = np.unique(block, return_index=True)
         small = np.where(table[first] >= 0, block[table[first]], -1)
-        small = cls_ordered(small, out[first], int(block[0]))
-        return Transducer(*small, alphabet=self.alphabet)
+        return Transducer(*_ordered(small, out[first], int(block[0])), alphabet=self.alphabet)
 
 
-def cls_ordered(table: np.ndarray, out: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray, int]:
+def _ordered(table: np.ndarray, out: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray, int]:
     """The same tables with states numbered in the order in which they are reached: equal machines are equal arrays."""
     order, _ = Transducer(table, out, start).reached()
     number = np.full(len(table) + 1, -1)
@@ -191,7 +190,8 @@ class Difference:
 def compare(a: Transducer, b: Transducer) -> Difference:
     """Breadth-first over pairs of states: the first pair that answers differently gives a shortest word.
 
-    A symbol allowed by one only is a difference; where an answer is not asked for (-1) by `b`, any answer of `a` is right.
+    A symbol allowed by one only is a difference; where an answer is not asked for (-1) by `b`, any answer of `a` is
+    right.
     """
     if a.alphabet != b.alphabet:
         raise InvalidInputError(f"the alphabets differ: {list(a.alphabet)[:20]} and {list(b.alphabet)[:20]}")

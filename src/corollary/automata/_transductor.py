@@ -1,8 +1,8 @@
 r"""Rational transductors: a transformer whose every layer reads the state of an automaton (deep rational injection).
 
 \(\tilde z^{(l)}_t = z^{(l)}_t + W^{(l)} h_t\), then layer l, for l = 0 .. L - 1 with the same \(h_t\): attention sees
-the bilinear kernel \(h_t^\top W^\top W_Q^\top W_K W h_{t'}\) without storing d^2 states. No positional code is needed: the
-state counts. Depth O(L + log T) by a parallel scan.
+the bilinear kernel \(h_t^\top W^\top W_Q^\top W_K W h_{t'}\) without storing d^2 states. No positional code is needed:
+the state counts. Depth O(L + log T) by a parallel scan.
 
 Mohri, *Rational Transductors*, arXiv:2602.07599 (abstract read; Eq. 5 and 6 by public notes).
 """
@@ -229,7 +229,7 @@ class RationalTransductor(nn.Module):
     def generate(
         self, prompt: Tensor, *, max_tokens: int, temperature: float = 1.0, seed: int = 0
     ) -> Int[Tensor, "b t"]:
-        """Continue (B, T) prompts by `max_tokens` symbols; one product of matrix and vector, and one place, a symbol."""
+        """Continue (B, T) prompts by `max_tokens` symbols, each one product of a matrix and a vector and one place."""
         from corollary.automata._generation import generate
 
         return generate(self, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed)

@@ -1,9 +1,9 @@
 r"""Weighted automata over the reals and over exact rationals.
 
-\(f(x_1 \dots x_T) = \beta^\top M_{x_T} \cdots M_{x_1} \alpha\). The rank of the Hankel matrix \(H_{uv} = f(uv)\) is the least
-dimension (Fliess); minimising keeps what can be reached and then what can be observed. Two automata are equal iff their
-difference is zero, which n words decide (Tzeng 1992): a word is prolonged only while its vector is new, so the first word of
-another value is a shortest one.
+\(f(x_1 \dots x_T) = \beta^\top M_{x_T} \cdots M_{x_1} \alpha\). The rank of the Hankel matrix \(H_{uv} = f(uv)\) is the
+least dimension (Fliess); minimising keeps what can be reached and then what can be observed. Two automata are equal
+iff their difference is zero, which n words decide (Tzeng 1992): a word is prolonged only while its vector is new, so
+the first word of another value is a shortest one.
 """
 
 import itertools
@@ -106,7 +106,7 @@ class WFA:
         return value if self.exact else float(value)
 
     def __add__(self, other: "WFA") -> "WFA":
-        """f + g by the direct sum."""
+        """F + g by the direct sum."""
         self._same(other)
         d, e = self.dim, other.dim
         zero = Fraction(0) if self.exact and other.exact else 0.0
@@ -177,7 +177,8 @@ class WFA:
         """The language of the words whose weight is accepted, where finitely many states are reached.
 
         Raises:
-            InvalidInputError: where more than `limit` states are reached; floats are compared as they are, so use `exact`.
+            InvalidInputError: where more than `limit` states are reached; floats are compared as they are, so use
+                `exact`.
         """
         first = tuple(self.initial.tolist())
         number, order, table = {first: 0}, [self.initial], []
@@ -236,8 +237,8 @@ def equivalent(a: Any, b: Any) -> Difference:
     Raises:
         InvalidInputError: for alphabets that differ, or kinds that cannot be compared.
 
-    Guarantee: exact for DFAs and transducers (all reachable pairs of states) and for exact WFAs (at most d + e words and
-        their successors); for WFAs in float64 weights are compared within 1e-9.
+    Guarantee: exact for DFAs and transducers (all reachable pairs of states) and for exact WFAs (at most d + e words
+        and their successors); for WFAs in float64 weights are compared within 1e-9.
 
     Example:
         >>> from corollary.automata import DFA, equivalent
