@@ -5,7 +5,7 @@ from corollary._lazy import lazily
 __version__ = "0.1.0"
 
 _PACKAGES = (
-    *("calibration", "certificates", "coherence", "datasets", "deferral", "gating", "losses"),
+    *("automata", "calibration", "certificates", "coherence", "datasets", "deferral", "gating", "losses"),
     *("metrics", "models", "numerics", "report", "testing"),
 )
 _HOME = {

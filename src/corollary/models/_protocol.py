@@ -65,6 +65,7 @@ _BUILT_IN = {
     "composed": "corollary.gating._composed",
     "routed": "corollary.gating._routed",
     "hf": "corollary.integrations._hf_expert",
+    "transductor-lm": "corollary.automata._generation",
 }
 _LOADERS: dict[str, Loader] = {}
 

@@ -1,0 +1,125 @@
+"""Joins: a transductor as one of the experts of a composed model; a head inside a Hugging Face model."""
+
+import numpy as np
+import pytest
+import torch
+
+from corollary.automata import Injection, RationalHead, RationalTransductor, TransductorConfig, TransductorLM, inject
+from corollary.documents import Documents
+from corollary.errors import InvalidFileError, InvalidInputError
+from corollary.gating import ComposedLM, FixedShareGate
+from corollary.models import NgramModel, load, sample, train
+
+
+def test_a_transductor_is_an_expert_beside_others(tmp_path):
+    """Words that close as many brackets as they opened mod 3: the transductor's domain; text: the n-gram's."""
+    rng = np.random.default_rng(0)
+    counted = []
+    for _ in range(60):
+        steps = rng.integers(0, 2, 24)
+        counted.append("".join("ab"[s] + "xyz"[c % 3] for s, c in zip(steps, steps.cumsum(), strict=True)))
+    words = Documents.from_texts(["to be or not to be, that is the question. "] * 4)
+    config = TransductorConfig(vocab_size=256, width=32, layers=1, heads=2, context=64)
+    counter = TransductorLM(RationalTransductor(config, RationalHead(256, 8, seed=0), seed=0))
+    train(counter, Documents.from_texts(counted[:50]), steps=60, batch_tokens=1024, lr=1e-2)
+    experts = {"counter": counter, "words": NgramModel.fit(words, order=4)}
+    model = ComposedLM(experts, FixedShareGate(2), eps=0.05)
+    documents = Documents.from_texts([counted[55], "to be, that is", counted[56]])
+    bits = {n: -documents.sums(m.log_probs(documents)) / np.log(2) for n, m in {"composed": model, **experts}.items()}
+    best = np.minimum(bits["counter"], bits["words"])
+    assert (bits["composed"] <= best + model.excess_bits + 1e-6).all()
+    assert bits["counter"][0] < bits["words"][0]
+    assert bits["words"][1] < bits["counter"][1]
+    model.save(tmp_path)
+    assert load(tmp_path).fingerprint() == model.fingerprint()
+    assert len(sample(model, 1, max_tokens=5, seed=0, prompt=b"to be")[0]) <= 5
+
+
+@pytest.fixture
+def llama():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    size = transformers.LlamaConfig(
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        pad_token_id=0,
+        eos_token_id=31,
+    )
+    return transformers.LlamaForCausalLM(size).eval()
+
+
+def injected(model, state="both"):
+    made = inject(model, RationalHead(32, 4, seed=0), state=state)
+    with torch.no_grad():
+        for i, linear in enumerate(made.maps):
+            g = torch.Generator().manual_seed(i)
+            linear.weight.copy_(0.3 * torch.randn(linear.weight.shape, generator=g))
+    return made
+
+
+def test_injection_changes_nothing_at_first_and_can_be_taken_out(llama, tmp_path):
+    x = torch.randint(1, 31, (3, 12), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = llama(x).logits
+        first = inject(llama, RationalHead(32, 4, seed=0))
+        assert torch.equal(llama(x).logits, before)
+        first.remove()
+        del llama.rational
+        made = injected(llama)
+        changed = llama(x).logits
+        assert (changed - before).abs().max() > 1e-3
+        made.save_pretrained(tmp_path)
+        made.remove()
+        del llama.rational
+        assert torch.equal(llama(x).logits, before)
+        inject(llama, tmp_path)
+        assert torch.equal(llama(x).logits, changed)
+    with pytest.raises(InvalidInputError, match="already"):
+        inject(llama, RationalHead(32, 4))
+    with pytest.raises(InvalidFileError):
+        Injection.from_pretrained(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("state", ["inclusive", "exclusive", "both"])
+def test_generation_carries_the_state_through_caches_beams_and_padding(llama, state):
+    injected(llama, state)
+    x = torch.randint(1, 31, (3, 9), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        whole = llama(x).logits
+        first = llama(x[:, :5], use_cache=True)
+        rest = llama(x[:, 5:], past_key_values=first.past_key_values, use_cache=True).logits
+        assert torch.allclose(torch.cat([first.logits, rest], 1), whole, atol=1e-5)
+        pad = torch.cat([torch.zeros(3, 4, dtype=torch.int64), x], 1)
+        there = (pad != 0).long()
+        places = (there.cumsum(1) - 1).clamp(min=0)
+        assert torch.allclose(llama(pad, attention_mask=there, position_ids=places).logits[:, 4:], whole, atol=1e-5)
+    for options in ({}, {"num_beams": 3}):
+        drawn = [llama.generate(x, max_new_tokens=5, do_sample=False, use_cache=c, **options) for c in (True, False)]
+        assert torch.equal(*drawn)
+
+
+def test_injection_trains_and_refuses_what_it_cannot_read(llama):
+    made = injected(llama)
+    x = torch.randint(1, 31, (2, 6), generator=torch.Generator().manual_seed(1))
+    llama(x, labels=x).loss.backward()
+    assert made.head.weights["weight"].grad.abs().sum() > 0
+    assert made.maps[1].weight.grad.abs().sum() > 0
+    assert any(p is made.maps[0].weight for p in llama.parameters())
+    with pytest.raises(InvalidInputError, match="input_ids"):
+        llama(inputs_embeds=torch.zeros(1, 2, 16))
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    cache.update(torch.zeros(2, 2, 3, 8), torch.zeros(2, 2, 3, 8), 0)
+    with pytest.raises(InvalidInputError, match="does not hold the state"):
+        llama(x, past_key_values=cache)
+
+
+def test_models_and_heads_that_do_not_fit(llama):
+    with pytest.raises(InvalidInputError, match="reads 8 symbols"):
+        inject(llama, RationalHead(8, 4))
+    with pytest.raises(InvalidInputError, match="list of layers"):
+        inject(torch.nn.Linear(2, 2), RationalHead(8, 4))
