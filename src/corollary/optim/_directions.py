@@ -13,6 +13,7 @@ for Nonsmooth Nonconvex Optimization", COLT 2026 (PMLR 336), algorithms 1 to 3 a
 accumulation, the damping and the choice of polynomials are ours.
 """
 
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from corollary.optim._polynomials import SAFETY, schedule
 
 METHODS = ("eigh", "polar_express", "newton_schulz", "coupled", "augmented")
 STEPS = {"polar_express": 8, "newton_schulz": 24, "coupled": 24, "augmented": 12}
-DAMPING = {torch.float64: 0.0, torch.float32: 1e-6, torch.bfloat16: 1e-4}
+ROUNDING = 1.2e-7  # machine epsilon of float32: A is damped by this multiple of its norm, or rounding would make eigenvalues negative
 
 
 def leon_direction(
@@ -48,10 +49,11 @@ def leon_direction(
         method: "eigh" (exact, no damping), "polar_express" or "newton_schulz" (polynomials of the m x m Gram matrix),
             "coupled" (Newton-Schulz for the inverse root), "augmented" (polynomials on [S, L / eta] itself, where
             float32 must reach small singular values).
-        steps: of the polynomial iterations; None for 8 (Polar Express), 24 (cubic), 12 (augmented).
-        damping: added to A as this multiple of tr(A) / s; None for 0 under "eigh" and in float64, 1e-6 in float32, 1e-4
-            in bfloat16.
-        precision: "float32" iterates in float32 or wider; "bfloat16" multiplies in bfloat16.
+        steps: of the polynomial iterations; None for 8 (Polar Express), 24 (cubic), 12 (augmented), 6 (bfloat16).
+        damping: added to A as this multiple of tr(A) / s; None for none under "eigh" and in float64, and for what the
+            rounding of float32 asks for else: 1e-6 tr(A) / s + 1.2e-7 ||A||.
+        precision: "float32" iterates in float32 or wider ("eigh" always in float64); "bfloat16" multiplies in bfloat16,
+            on [S, L / eta] itself, since a Gram matrix of that precision has lost the small directions.
 
     Returns:
         (..., m, n) in the dtype of `momentum`; zeros where the momentum is zero.
@@ -60,8 +62,8 @@ def leon_direction(
         InvalidInputError: for shapes that do not fit, an unknown method, or eta that is not positive.
 
     Guarantee: all singular values are below 1 in exact arithmetic (theorem 8's feasibility); under "eigh" exact within
-    rounding. Polynomials leave singular values of [S, L / eta] below about 1e-4 of the largest too small, never above
-    1.01 / 1 of their place (Polar Express overshoots by at most 1 % before it has converged).
+    rounding. Polynomials leave singular values of [S, L / eta] that are far below the largest (1e-4 with 8 steps) too
+    small; Polar Express can overshoot by 1 % before it has converged.
 
     Example:
         >>> g = torch.tensor([[3.0, 0.0, 0.0], [0.0, 4.0, 0.0]])
@@ -72,25 +74,29 @@ def leon_direction(
     Reference: Jiang et al., COLT 2026, algorithm 3; paper read in full. No authors' code is public.
     """
     _check(momentum, second_moment, eta, method)
+    options = {"eta": eta, "method": method, "steps": steps, "damping": damping, "precision": precision}
+    if momentum.ndim == 3 and len(momentum) == 1:  # products of batches of one are slower
+        return leon_direction(momentum[0], second_moment[0], **options)[None]  # type: ignore[arg-type]
     if momentum.shape[-2] > momentum.shape[-1]:
         flipped = momentum.transpose(-2, -1)
-        options = {"eta": eta, "method": method, "steps": steps, "damping": damping, "precision": precision}
         return leon_direction(flipped, second_moment, **options).transpose(-2, -1)  # type: ignore[arg-type]
     wide = _working(momentum.dtype, precision)
     if method == "eigh":
-        S, M = momentum.to(wide), second_moment.to(wide)
+        S, M = momentum.double(), second_moment.double()
         return (inverse_root(S @ S.mT + M / eta**2) @ S).to(momentum.dtype)
-    low = torch.bfloat16 if precision == "bfloat16" else wide
-    relative = DAMPING[low] if damping is None else damping
-    if method == "augmented":
-        return _augmented(momentum.to(wide), second_moment.to(wide), eta, steps, relative).to(momentum.dtype)
-    S = momentum.to(low)
-    A = (S @ S.mT).to(wide) + second_moment.to(wide) / eta**2
-    A, trace = damped(A, relative)
+    S, M = momentum.to(wide), second_moment.to(wide)
+    if method == "augmented" or precision == "bfloat16":
+        low = precision == "bfloat16"
+        L = cholesky(M, exact=not low) / eta
+        X = _unit(torch.cat([S, L], dim=-1)).to(torch.bfloat16 if low else wide)
+        name = "polar_express" if method in ("augmented", "coupled") else method
+        count = steps or (6 if low else STEPS["augmented"])
+        return iterate(X, schedule(name, count))[..., : S.shape[-1]].to(momentum.dtype)
+    A = damped(S @ S.mT + M / eta**2, damping)
     count = STEPS[method] if steps is None else steps
     if method == "coupled":
-        return (_coupled(A, trace, count).to(low) @ S).to(momentum.dtype)
-    return root_times(A, trace, S, schedule(method, count)).to(momentum.dtype)
+        return (_coupled(A, count) @ S).to(momentum.dtype)
+    return root_times(A, S, schedule(method, count)).to(momentum.dtype)
 
 
 def muon_direction(
@@ -128,6 +134,8 @@ def muon_direction(
             f"`method` must be eigh, polar_express, newton_schulz or muon, got {method!r}; eigh is exact"
         )
     count = {"polar_express": 8, "newton_schulz": 24, "muon": 5}[method] if steps is None else steps
+    if momentum.ndim == 3 and len(momentum) == 1:
+        return muon_direction(momentum[0], method=method, steps=steps, precision=precision)[None]
     tall = momentum.shape[-2] > momentum.shape[-1]
     low = torch.bfloat16 if precision == "bfloat16" else wide
     X = _unit(momentum.to(wide)).to(low)
@@ -215,8 +223,10 @@ def polar(X: Tensor) -> Tensor:
     return (U * (s > cut)[..., None, :].to(X.dtype)) @ Vh
 
 
-def cholesky(M: Tensor) -> Tensor:
-    """A lower L with L L^T = M, M made definite by a relative jitter where it is not; zero for zero."""
+def cholesky(M: Tensor, *, exact: bool = True) -> Tensor:
+    """A lower L with L L^T = M, in float64 if exact, with a relative jitter where M is singular; zero for zero."""
+    dtype = M.dtype
+    M = M.double() if exact else M
     trace = M.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
     unit = M / torch.where(trace > 0, trace, torch.ones_like(trace))
     eye = torch.eye(M.shape[-1], dtype=M.dtype, device=M.device)
@@ -226,23 +236,24 @@ def cholesky(M: Tensor) -> Tensor:
         again, failed_again = torch.linalg.cholesky_ex(unit + jitter * eye)
         L = torch.where((failed > 0)[..., None, None], again, L)
         failed, jitter = torch.where(failed > 0, failed_again, failed), 10 * jitter
-    return L * trace.clamp_min(0).sqrt()
+    return (L * trace.clamp_min(0).sqrt()).to(dtype)
 
 
-def damped(A: Tensor, relative: float) -> tuple[Tensor, Tensor]:
-    """A + relative tr(A) / s I in place, and its trace (..., 1, 1)."""
+def damped(A: Tensor, relative: float | None) -> Tensor:
+    """A + relative tr(A) / s I, in place; None for what float32 needs."""
     diagonal = A.diagonal(dim1=-2, dim2=-1)
-    trace = diagonal.sum(-1, keepdim=True)
-    if relative:
-        diagonal.add_(relative * trace / A.shape[-1])
-        trace = trace * (1 + relative)
-    return A, trace[..., None]
+    mean = diagonal.mean(-1, keepdim=True)
+    if relative is not None:
+        diagonal.add_(relative * mean)
+    elif A.dtype != torch.float64:
+        diagonal.add_(1e-6 * mean + ROUNDING * torch.linalg.matrix_norm(A)[..., None])
+    return A
 
 
-def root_times(A: Tensor, trace: Tensor, S: Tensor, polynomials: tuple[tuple[float, float, float], ...]) -> Tensor:
-    """A^(-1/2) S by polynomials of A / f^2, f^2 = SAFETY^2 tr A, accumulated in s x s matrices of the dtype of S."""
-    square = trace.clamp_min(torch.finfo(trace.dtype).tiny) * SAFETY**2
-    B = (A / square).to(S.dtype)
+def root_times(A: Tensor, S: Tensor, polynomials: tuple[tuple[float, float, float], ...]) -> Tensor:
+    """A^(-1/2) S by polynomials of A / f^2, f^2 = SAFETY^2 ||A||_F, accumulated in s x s matrices."""
+    square = _positive(torch.linalg.matrix_norm(A, keepdim=True) * SAFETY**2)
+    B = A / square
     Q = B
     for i, (a, b, c) in enumerate(polynomials):
         T = _polynomial(B, a, b, c)
@@ -250,13 +261,23 @@ def root_times(A: Tensor, trace: Tensor, S: Tensor, polynomials: tuple[tuple[flo
         if i + 1 < len(polynomials):
             B = (T @ B) @ T
             B = (B + B.mT) / 2
-    return (Q / square.sqrt().to(Q.dtype)) @ S
+    return (Q / square.sqrt()) @ S
 
 
 def iterate(X: Tensor, polynomials: tuple[tuple[float, float, float], ...]) -> Tensor:
-    """X <- p(X X^T) X for each polynomial, X (..., m, n) of norm at most 1, m <= n."""
-    for a, b, c in polynomials:
-        X = _polynomial(X @ X.mT, a, b, c) @ X
+    """X <- p(X X^T) X for each polynomial, X (..., m, n) of norm at most 1, m <= n; two steps a time on the Gram matrix.
+
+    Two, since each step on the Gram matrix alone multiplies the rounding of small directions, and a new one forgets it.
+    """
+    for i, (first, second) in enumerate(zip_longest(polynomials[::2], polynomials[1::2])):
+        B = X @ X.mT
+        if i == 0:  # a tighter bound on the norm than ||X||_F: sqrt(||X X^T||_F)
+            square = _positive(torch.linalg.matrix_norm(B, keepdim=True) * SAFETY**2)
+            B, X = B / square, X / square.sqrt()
+        T = _polynomial(B, *first)
+        if second is not None:
+            T = _polynomial((T @ B) @ T, *second) @ T
+        X = T @ X
     return X
 
 
@@ -272,22 +293,20 @@ def _polynomial(B: Tensor, a: float, b: float, c: float) -> Tensor:
     return T
 
 
-def _coupled(A: Tensor, trace: Tensor, steps: int) -> Tensor:
+def _coupled(A: Tensor, steps: int) -> Tensor:
     """A^(-1/2) by the coupled Newton-Schulz iteration (appendix F.3)."""
-    norm = torch.linalg.matrix_norm(A, keepdim=True).clamp_min(torch.finfo(A.dtype).tiny)
+    norm = _positive(torch.linalg.matrix_norm(A, keepdim=True))
     Y, Z = A / norm.sqrt(), torch.eye(A.shape[-1], dtype=A.dtype, device=A.device) / norm.sqrt()
     for _ in range(steps):
         T = -(Z @ Y) / 2
         T.diagonal(dim1=-2, dim2=-1).add_(1.5)
         Y, Z = Y @ T, T @ Z
-    return torch.where(trace > 0, Z, torch.zeros_like(Z))
+    return Z
 
 
-def _augmented(S: Tensor, M: Tensor, eta: float, steps: int | None, relative: float) -> Tensor:
-    """The first n columns of polar([S, L / eta]): no Gram matrix squares the condition number before the first step."""
-    M, _ = damped(M.clone(), relative)
-    X = _unit(torch.cat([S, cholesky(M) / eta], dim=-1))
-    return iterate(X, schedule("polar_express", STEPS["augmented"] if steps is None else steps))[..., : S.shape[-1]]
+def _positive(x: Tensor) -> Tensor:
+    """x, or one where it is zero."""
+    return torch.where(x > 0, x, torch.ones_like(x))
 
 
 def _unit(X: Tensor) -> Tensor:

@@ -191,8 +191,10 @@ class MatrixOptimizer(torch.optim.Optimizer):
         G = _joined([e.gradient for e in batch])
         G = (G.mT if batch[0].tall else G).to(low or G.dtype)
         M = _joined([e.second for e in batch])
+        if len(G) == 1:  # products of batches of one are slower
+            G, M = G[0], M[0]
         if low is None:
-            M.baddbmm_(G, G.mT, beta=beta)
+            (M.addmm_ if M.ndim == 2 else M.baddbmm_)(G, G.mT, beta=beta)
         else:
             M.mul_(beta).add_(G @ G.mT)
         if len(batch) > 1:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from corollary.errors import InvalidInputError
 from corollary.optim._blocks import Entry
-from corollary.optim._directions import METHODS, STEPS, draw, leon_direction, pion_direction
+from corollary.optim._directions import METHODS, draw, leon_direction, pion_direction
 from corollary.optim._frame import MatrixOptimizer
 
 
@@ -154,8 +154,6 @@ def iteration(group: dict[str, Any], S: Tensor) -> dict[str, Any]:
     exact = S.dtype == torch.float64
     method = group["method"] or ("eigh" if exact else "polar_express")
     steps = group["steps"]
-    if steps is None and method == "polar_express":
-        steps = 6 if group["precision"] == "bfloat16" else STEPS[method]
     return {"method": method, "steps": steps, "damping": group["damping"], "precision": group["precision"]}
 
 

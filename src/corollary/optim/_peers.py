@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from corollary.optim._blocks import Entry
-from corollary.optim._directions import DAMPING, STEPS, damped, inverse_root, muon_direction, root_times
+from corollary.optim._directions import STEPS, damped, inverse_root, muon_direction, root_times
 from corollary.optim._frame import MatrixOptimizer
 from corollary.optim._leon import iteration
 from corollary.optim._polynomials import schedule
@@ -121,10 +121,9 @@ class OneSidedShampoo(MatrixOptimizer):
         if options["method"] == "eigh" or group["damping"] == 0.0:
             U = inverse_root(M) @ wide
         else:
-            low = torch.bfloat16 if group["precision"] == "bfloat16" else M.dtype
-            A, trace = damped(M.clone(), DAMPING[low] if group["damping"] is None else group["damping"])
+            A = damped(M.clone(), group["damping"])
             count = options["steps"] or STEPS["polar_express"]
-            U = root_times(A, trace, wide.to(low), schedule("polar_express", count + 2)).to(S.dtype)
+            U = root_times(A, wide, schedule("polar_express", count + 2))
         if group["normalise"]:
             norm = torch.linalg.matrix_norm(U, keepdim=True)
             root = (U.shape[-1] * U.shape[-2]) ** 0.5
