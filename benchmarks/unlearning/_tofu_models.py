@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 KEPT, LOST = 400, 400
-EPOCHS = 26
+EPOCHS = {"full": 26, "retain99": 27, "retain90": 52}  # equal numbers of steps: all know their set by heart
 SIZES = {"width": 128, "layers": 2, "heads": 4, "context": 256}
 TRAINING = {"learning_rate": 3e-3, "batch_size": 32}
 
@@ -69,7 +69,7 @@ def network(seed):
 
 
 def folder_of(kind, seed):
-    asked = json.dumps([kind, seed, EPOCHS, SIZES, TRAINING, tokenizer().words])
+    asked = json.dumps([kind, seed, EPOCHS[kind], SIZES, TRAINING, tokenizer().words])
     name = hashlib.sha256(asked.encode()).hexdigest()[:12]
     root = Path(os.environ.get("COROLLARY_CACHE", Path.home() / ".cache" / "corollary"))
     return root / "unlearning" / f"{kind}-{seed}-{name}"
@@ -84,8 +84,8 @@ def model(kind, seed):
     folder = folder_of(kind, seed)
     if not (folder / "training.json").exists():
         start = network(seed if kind == "full" else seed + 100)  # a model retrained starts elsewhere
-        done = baselines.fine_tune(start, examples(kind), epochs=EPOCHS, seed=seed, **TRAINING)
+        done = baselines.fine_tune(start, examples(kind), epochs=EPOCHS[kind], seed=seed, **TRAINING)
         done.model.save(folder)
-        last = float(np.mean(done.losses[-(len(done.losses) // EPOCHS) :]))
+        last = float(np.mean(done.losses[-(len(done.losses) // EPOCHS[kind]) :]))
         write_json(folder / "training.json", {"seconds": done.seconds, "parameters": done.trained, "loss": last})
     return load(folder), read_json(folder / "training.json")

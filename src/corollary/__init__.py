@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 
 _PACKAGES = (
     *("calibration", "certificates", "coherence", "datasets", "deferral", "gating", "losses"),
-    *("metrics", "models", "numerics", "report", "testing"),
+    *("metrics", "models", "numerics", "report", "testing", "unlearning"),
 )
 _HOME = {
     "Certificate": "certificates",

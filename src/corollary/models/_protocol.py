@@ -63,6 +63,7 @@ _BUILT_IN = {
     "ngram": "corollary.models._ngram",
     "transformer": "corollary.models._transformer",
     "composed": "corollary.gating._composed",
+    "temper-tilt": "corollary.unlearning._saving",
 }
 _LOADERS: dict[str, Loader] = {}
 

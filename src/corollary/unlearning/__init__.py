@@ -3,12 +3,23 @@
 from corollary._lazy import lazily
 
 _HOME = {
+    "AnswerScores": "_model",
     "ByteTokenizer": "_tokens",
     "Examples": "_examples",
+    "HeadFit": "_fit",
+    "HeadTraining": "_fit",
+    "PooledStates": "_cache",
+    "TemperTiltHead": "_head",
+    "TemperTiltModel": "_model",
     "Tokenizer": "_tokens",
     "WordTokenizer": "_tokens",
     "WrappedTokenizer": "_tokens",
+    "cache_states": "_cache",
+    "causal_mean": "_head",
+    "fit_temper_tilt": "_fit",
+    "tilted_log_probs": "_head",
     "tokenizer_of": "_tokens",
+    "train_head": "_fit",
 }
 
 __all__ = sorted(_HOME)

@@ -102,7 +102,8 @@ def backbone_of(model: Any) -> Backbone:
 
 def left_aligned(
     inputs: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]
-) -> tuple[Int[Tensor, "b t"], Bool[Tensor, "b t"]]:
-    """The same rows with all padding moved to the left, so that every sequence ends in the last column."""
+) -> tuple[Int[Tensor, "b t_real"], Bool[Tensor, "b t_real"]]:
+    """The same rows with all padding moved to the left, so that every sequence ends in the last column, and cut."""
     order = mask.long().argsort(dim=1, stable=True)
-    return inputs.gather(1, order), mask.gather(1, order)
+    longest = int(mask.sum(1).max())
+    return inputs.gather(1, order)[:, -longest:], mask.gather(1, order)[:, -longest:]

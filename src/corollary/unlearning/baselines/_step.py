@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -106,6 +106,7 @@ class Step:
         return found[0]
 
 
+@runtime_checkable
 class Term(Protocol):
     """A part of a loss: a number from a step; `needs_frozen` and `needs_alternative` say what it asks for.
 
