@@ -5,13 +5,30 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-QUICK = []
-DEFAULT = [*({"data": "base", "kind": k, "seed": s} for s in range(3) for k in ("full", "retain90", "retain99"))]
-FULL = DEFAULT
+from benchmarks.unlearning._compare import FIRST, OURS, REST, cells
+
+QUICK = [{"data": "spike", "seed": 0}]
+DEFAULT = [
+    *cells(("base", "retrain", *OURS, *FIRST), (0,)),
+    {"data": "spike", "seed": 0},
+    {"data": "speed", "seed": 0},
+    *cells(("base", "retrain", *OURS, *FIRST), (1, 2)),
+    *({"data": "spike", "seed": s} for s in (1, 2)),
+    *cells(REST, (0,)),
+]
+FULL = [*DEFAULT, *cells(REST, (1, 2))]
 
 
 def run_cell(cell):
     """One cell of the grid, as plain values."""
-    from benchmarks.unlearning import _tofu_models
+    if cell["data"] == "spike":
+        from benchmarks.unlearning._spike import spike
 
-    return _tofu_models.model(cell["kind"], cell["seed"])[1]
+        return spike(cell["seed"])
+    if cell["data"] == "speed":
+        from benchmarks.unlearning._speed import speed
+
+        return speed(cell["seed"])
+    from benchmarks.unlearning._compare import compare
+
+    return {k: v if isinstance(v, str) else float(f"{v:.6g}") for k, v in compare(cell["data"], cell["method"], cell["seed"]).items()}

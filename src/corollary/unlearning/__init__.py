@@ -3,6 +3,20 @@
 from corollary._lazy import lazily
 
 _HOME = {
+    "TemperTiltProcessor": "_processor",
+    "load_base": "_base",
+    "Bounds": "_density",
+    "Closeness": "_closeness",
+    "FiniteWorld": "_density",
+    "TemperTiltDensity": "_density",
+    "bernoulli_kl": "_density",
+    "spike_world": "_density",
+    "closeness": "_closeness",
+    "certify_forget_quality": "_issue",
+    "certify_forgotten": "_issue",
+    "certify_paraphrases": "_issue",
+    "certify_retain_error": "_issue",
+    "certify_retained": "_issue",
     "AnswerScores": "_model",
     "ByteTokenizer": "_tokens",
     "Examples": "_examples",

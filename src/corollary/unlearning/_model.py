@@ -16,7 +16,7 @@ from corollary.unlearning._decode import Choice, decode
 from corollary.unlearning._examples import Examples
 from corollary.unlearning._head import TemperTiltHead, causal_mean, tilted_log_probs
 
-LOGITS = 1 << 24  # entries of the largest array of logits
+LOGITS = 1 << 21  # entries of an array of logits: what stays in the cache of a processor
 
 
 class AnswerScores(NamedTuple):
@@ -151,7 +151,7 @@ class TemperTiltModel:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         log_probs, hits = np.zeros(offsets[-1]), np.zeros(offsets[-1], dtype=bool)
         device = self.backbone.device
-        for index in examples.batches(max(512, LOGITS // self.vocab_size)):
+        for index in examples.batches(max(256, LOGITS // self.vocab_size)):
             batch = examples.batch(index).to(device)
             hidden, logits = self.backbone.outputs(batch.inputs, batch.mask, batch.scored)
             row = batch.scored.nonzero()[:, 0]

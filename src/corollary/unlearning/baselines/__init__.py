@@ -9,6 +9,7 @@ _HOME = {
     "Flatness": "_pdu",
     "GradAscent": "_grad_ascent",
     "IdkNLL": "_idk",
+    "LogitDifference": "_uld",
     "METHODS": "_methods",
     "Method": "_methods",
     "NPO": "_npo",
@@ -24,6 +25,7 @@ _HOME = {
     "Unlearned": "_trainer",
     "WGA": "_wga",
     "fine_tune": "_trainer",
+    "fit_uld": "_uld",
     "get_method": "_methods",
     "unlearn": "_trainer",
 }
