@@ -75,6 +75,6 @@ def made(method, base, split, seed, setting):
     return done.model, {"seconds": time.perf_counter() - begun, "trained": done.trained}
 
 
-def cells(methods, seeds):
-    """Cells of both splits."""
-    return [{"data": s, "method": m, "seed": k} for k, s, m in product(seeds, ("forget10", "forget01"), methods)]
+def cells(methods, seeds, splits=("forget10", "forget01")):
+    """Cells of the splits."""
+    return [{"data": s, "method": m, "seed": k} for k, s, m in product(seeds, splits, methods)]

@@ -12,7 +12,9 @@ DEFAULT = [
     *cells(("base", "retrain", *OURS, *FIRST), (0,)),
     {"data": "spike", "seed": 0},
     {"data": "speed", "seed": 0},
-    *cells(("base", "retrain", *OURS, *FIRST), (1, 2)),
+    *cells(("base", "retrain", *OURS, *FIRST), (1,), ("forget10",)),
+    *cells(("base", "retrain", *OURS, *FIRST), (2,), ("forget10",)),
+    *cells(("base", "retrain", *OURS, *FIRST), (1, 2), ("forget01",)),
     *({"data": "spike", "seed": s} for s in (1, 2)),
     *cells(REST, (0,)),
 ]

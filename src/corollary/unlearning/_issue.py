@@ -73,7 +73,7 @@ def certify_forgotten(
 
 
 def certify_paraphrases(
-    model: TemperTiltModel, paraphrases: Examples, *, delta: float = 0.02, heads: Any = None
+    model: TemperTiltModel, paraphrases: Examples, *, delta: float = 0.02, heads: Any = None, attempts: int = 1
 ) -> tuple[Certificate, Evidence]:
     """Certify the mean likelihood of paraphrases, which were not trained on.
 
@@ -82,6 +82,7 @@ def certify_paraphrases(
         paraphrases: one paraphrased answer a question.
         delta: probability that the bound fails.
         heads: names of the heads that are on.
+        attempts: statements drawn from these paraphrases, this one included.
 
     Returns:
         The certificate and its evidence; under 30 paraphrases it is UNDECIDED.
@@ -110,6 +111,7 @@ def certify_paraphrases(
         assumptions=(Assumption("the paraphrases are independent draws from those that will be asked for"),),
         confidence=1 - delta,
         pins={"model": model.fingerprint(), "paraphrases": paraphrases.digest()},
+        attempts=attempts,
         provenance=_settings(model),
     )
     return certificate, evidence
@@ -122,6 +124,7 @@ def certify_retained(
     trained_on: Examples | None = None,
     delta: float = 0.02,
     heads: Any = None,
+    attempts: int = 1,
 ) -> tuple[Certificate, Evidence]:
     """Certify how far the outputs on retained prompts have moved: total variation to the base.
 
@@ -131,6 +134,7 @@ def certify_retained(
         trained_on: those it was trained on; a common one is refused.
         delta: probability that the bound fails.
         heads: names of the heads that are on.
+        attempts: statements drawn from these prompts, this one included.
 
     Returns:
         The certificate and its evidence; the mean KL stands in the provenance. Under 30 prompts it is UNDECIDED.
@@ -167,6 +171,7 @@ def certify_retained(
         assumptions=(Assumption("the held-out prompts are independent draws from the retained traffic"), unseen),
         confidence=1 - delta,
         pins={"model": model.fingerprint(), "held_out": held_out.digest()},
+        attempts=attempts,
         provenance={**_settings(model), "mean KL to the base (nats a token)": float(found.kl.mean())},
     )
     return certificate, evidence
@@ -233,7 +238,12 @@ def certify_retain_error(
 
 
 def certify_forget_quality(
-    ratio: ArrayLike, reference: ArrayLike = (), *, delta: float = 0.05, pins: Mapping[str, str] | None = None
+    ratio: ArrayLike,
+    reference: ArrayLike = (),
+    *,
+    delta: float = 0.05,
+    pins: Mapping[str, str] | None = None,
+    attempts: int = 1,
 ) -> tuple[Certificate, Evidence]:
     """Certify how close truth ratios are to those of a retrained model; UNDECIDED without one.
 
@@ -242,6 +252,7 @@ def certify_forget_quality(
         reference: (m,) those of a model retrained without them; empty where there is none.
         delta: probability that the bound fails.
         pins: digests to record.
+        attempts: statements drawn from these questions, this one included.
 
     Returns:
         The certificate and its evidence.
@@ -275,6 +286,7 @@ def certify_forget_quality(
         assumptions=(Assumption("the questions are independent draws from those that will be asked"),),
         confidence=1 - delta,
         pins=pins,
+        attempts=attempts,
         provenance={} if pvalue is None else {"p-value": pvalue},
     )
     return certificate, {"ratio": a, "reference": b}

@@ -257,17 +257,17 @@ def certify(
     opened: Opened, model: TemperTiltModel, forget: Part, reference: Part | None
 ) -> tuple[Certificate, tuple[Certificate, dict[str, np.ndarray]], dict[str, np.ndarray]]:
     """The composed certificate of a run, that on forget quality alone, and the evidence of the first."""
-    level = opened.setup["delta"] / 3
+    level, attempts = opened.setup["delta"] / 3, int(opened.setup.get("attempts", 1))
     parts = [_issue.certify_forgotten(model, opened.examples("forget"), base_before=opened.setup["base_before"])]
     rows = opened.rows("forget")
     if all("paraphrased_answer" in row for row in rows):
         parts.append(
-            _issue.certify_paraphrases(model, opened.examples("forget", "paraphrased_answer"), delta=level)
+            _issue.certify_paraphrases(model, opened.examples("forget", "paraphrased_answer"), delta=level, attempts=attempts)
         )
     held_out, trained_on = opened.examples("held_out"), opened.examples("retain")
-    parts.append(_issue.certify_retained(model, held_out, trained_on=trained_on, delta=level))
+    parts.append(_issue.certify_retained(model, held_out, trained_on=trained_on, delta=level, attempts=attempts))
     other = reference.truth_ratio if reference is not None else np.zeros(0)
-    quality = _issue.certify_forget_quality(forget.truth_ratio, other, delta=level, pins={"model": model.fingerprint()})
+    quality = _issue.certify_forget_quality(forget.truth_ratio, other, delta=level, pins={"model": model.fingerprint()}, attempts=attempts)
     if reference is not None:
         parts.append(quality)
     certificate, evidence = parts[0]

@@ -86,7 +86,7 @@ def evaluate(
     order = np.argsort(lengths, kind="stable")
     for first in range(0, len(rows), batch_size):
         index = order[first : first + batch_size]
-        prompts = [right.prompt(i).tolist() for i in index]
+        prompts = [right.prompt(int(i)).tolist() for i in index]
         found = asked.generate(prompts, max_new_tokens=max_new_tokens, heads=heads, end=known.end)
         answers += [known.decode(tokens) for tokens in found]
         if progress is not None:
