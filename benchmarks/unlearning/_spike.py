@@ -37,7 +37,11 @@ def spike(seed):
             for name, model in classifiers(seed).items():
                 f = model.fit(X, y).predict_proba(middle[:, None])[:, 1].clip(1e-4, 1)
                 world = FiniteWorld(
-                    np.ones(len(mass)) / mass.sum(), inside / mass[inside].sum(), share=SHARE, classifier=f, measure=mass
+                    np.ones(len(mass)) / mass.sum(),
+                    inside / mass[inside].sum(),
+                    share=SHARE,
+                    classifier=f,
+                    measure=mass,
                 )
                 key = f"{name} w={width:g} n={n}"
                 for t in TEMPERATURES:

@@ -23,7 +23,7 @@ class Trial:
 
 @cache
 def trial(split):
-    """forget10: choose on authors 1-5 of 20, report on 11-20; forget01: choose on its first author, report on its second."""
+    """forget10: choose on authors 1-5 of 20, report on 11-20; forget01: choose on one author, report on the other."""
     kept, lost = world.evaluated()
     if split == "forget10":
         return Trial(lost, kept, (lost[:100], kept[:40]), (lost[200:], kept[200:300]), "retain90")
@@ -72,7 +72,7 @@ def on_validation(model, split, seed):
 
 
 def best(found, floor):
-    """Best forget quality among the settings whose retain ROUGE stays above the floor; without any, the highest ROUGE."""
+    """Best forget quality among the settings whose retain ROUGE keeps the floor; without any, the highest ROUGE."""
     good = [f for f in found if f[1]["retain ROUGE"] >= floor]
     if good:
         return max(good, key=lambda f: f[1]["forget quality"])
@@ -89,7 +89,9 @@ def reported(model, split, seed):
     other = reference(split, seed, "report")
     unseen = measured(model, never_seen(), generate=False)
     rouge, probability = kept_rouge(model, kept)
-    d = tofu.bootstrap(lambda a, b: tofu.kolmogorov_smirnov(a.truth_ratio, b.truth_ratio).statistic, part, other, draws=200)
+    d = tofu.bootstrap(
+        lambda a, b: tofu.kolmogorov_smirnov(a.truth_ratio, b.truth_ratio).statistic, part, other, draws=200
+    )
     return {
         "forget quality": found.pvalue,
         "D": found.statistic,

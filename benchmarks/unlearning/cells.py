@@ -8,17 +8,18 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.unlearning._compare import FIRST, OURS, REST, cells
 
 QUICK = [{"data": "spike", "seed": 0}]
+MAIN = ("base", "retrain", *OURS, *FIRST)
 DEFAULT = [
-    *cells(("base", "retrain", *OURS, *FIRST), (0,)),
+    *cells(MAIN, (0,), ("forget10",)),
     {"data": "spike", "seed": 0},
     {"data": "speed", "seed": 0},
-    *cells(("base", "retrain", *OURS, *FIRST), (1,), ("forget10",)),
-    *cells(("base", "retrain", *OURS, *FIRST), (2,), ("forget10",)),
-    *cells(("base", "retrain", *OURS, *FIRST), (1, 2), ("forget01",)),
+    *cells(MAIN, (0,), ("forget01",)),
     *({"data": "spike", "seed": s} for s in (1, 2)),
-    *cells(REST, (0,)),
+    *cells(MAIN, (1,), ("forget10",)),
+    *cells(MAIN, (2,), ("forget10",)),
+    *cells(MAIN, (1, 2), ("forget01",)),
 ]
-FULL = [*DEFAULT, *cells(REST, (1, 2))]
+FULL = [*DEFAULT, *cells(REST, (0, 1, 2))]
 
 
 def run_cell(cell):
@@ -33,4 +34,7 @@ def run_cell(cell):
         return speed(cell["seed"])
     from benchmarks.unlearning._compare import compare
 
-    return {k: v if isinstance(v, str) else float(f"{v:.6g}") for k, v in compare(cell["data"], cell["method"], cell["seed"]).items()}
+    return {
+        k: v if isinstance(v, str) else float(f"{v:.6g}")
+        for k, v in compare(cell["data"], cell["method"], cell["seed"]).items()
+    }

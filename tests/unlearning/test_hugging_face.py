@@ -136,7 +136,11 @@ def test_a_head_on_a_composed_model(rng, tmp_path):
     off, on = model.score(lost, heads=[]).mean_nll, model.score(lost).mean_nll
     assert on.mean() > off.mean()
     inner = Documents.from_sequences([lost.sequence(i)[1:] for i in range(6)], dtype=np.int32)
-    whole = TemperTiltModel(base).score(Examples.from_tokens([[0]] * 6, [inner.tokens[a:b] for a, b in zip(inner.offsets, inner.offsets[1:], strict=False)]))
+    whole = TemperTiltModel(base).score(
+        Examples.from_tokens(
+            [[0]] * 6, [inner.tokens[a:b] for a, b in zip(inner.offsets, inner.offsets[1:], strict=False)]
+        )
+    )
     assert np.allclose(whole.log_probs, base.log_probs(inner), atol=1e-4)
     prompts = [lost.prompt(i).tolist() for i in range(4)]
     slow = model.generate(prompts, max_new_tokens=4, use_cache=False)

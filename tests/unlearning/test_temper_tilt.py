@@ -149,7 +149,9 @@ def test_training_separates_and_leaves_the_base_bitwise(base, rng):
     assert backbone_of(base).fingerprint() == before
     assert all(torch.equal(a, b) for a, b in zip(weights, base.parameters(), strict=True))
     plain = model.score(lost, heads=[]).mean_nll
-    assert (model.score(lost).mean_nll - plain).mean() > (model.score(kept).mean_nll - model.score(kept, heads=[]).mean_nll).mean()
+    assert (model.score(lost).mean_nll - plain).mean() > (
+        model.score(kept).mean_nll - model.score(kept, heads=[]).mean_nll
+    ).mean()
 
 
 def test_scores_without_heads_are_the_base_bitwise(base, examples):
@@ -262,7 +264,10 @@ def test_it_is_a_language_model(own, examples):
     documents = examples.documents.select(np.arange(6))
     from corollary.documents import Documents
 
-    inner = Documents.from_sequences([documents.tokens[a + 1 : b] for a, b in zip(documents.offsets, documents.offsets[1:], strict=False)], dtype=np.int32)
+    inner = Documents.from_sequences(
+        [documents.tokens[a + 1 : b] for a, b in zip(documents.offsets, documents.offsets[1:], strict=False)],
+        dtype=np.int32,
+    )
     whole = model.log_probs(inner)
     state, found = model.start(1), []
     for token in inner.tokens[: inner.lengths[0]]:
@@ -289,7 +294,9 @@ def test_heads_are_saved_without_the_base_and_bound_to_it(base, examples, tmp_pa
     again = TemperTiltModel.from_pretrained(tmp_path / "heads", base)
     assert again.fingerprint() == model.fingerprint()
     assert np.array_equal(again.score(examples).log_probs, model.score(examples).log_probs)
-    other = tiny("llama") if not hasattr(base, "generate") else tiny("gpt2" if "Llama" in type(base).__name__ else "llama")
+    other = (
+        tiny("llama") if not hasattr(base, "generate") else tiny("gpt2" if "Llama" in type(base).__name__ else "llama")
+    )
     with pytest.raises(InvalidInputError, match="another model"):
         TemperTiltModel.from_pretrained(tmp_path / "heads", other)
     with torch.no_grad():
@@ -339,7 +346,9 @@ def test_a_killed_fit_goes_on_and_ends_the_same(own, examples, tmp_path):
 def test_the_cache_holds_no_more_than_is_drawn(own, rng, tmp_path):
     lost, kept = sequences(rng, 2), sequences(rng, 200)
     seen = []
-    fit_temper_tilt(own, lost, kept, rank=2, epochs=3, retain_limit=4, folder=tmp_path, progress=lambda w, s: seen.append((w, s)))
+    fit_temper_tilt(
+        own, lost, kept, rank=2, epochs=3, retain_limit=4, folder=tmp_path, progress=lambda w, s: seen.append((w, s))
+    )
     states = np.load(tmp_path / "retain" / "states.npy", mmap_mode="r")
     assert states.dtype == np.float16
     assert len(states) <= 4 * 9

@@ -199,7 +199,9 @@ def test_what_is_memorised_is_measured_as_such():
     config = TransformerConfig(vocab_size=tokenizer.vocab_size, width=32, layers=1, heads=2, context=64)
     examples = Examples.from_pairs(made.forget, tokenizer)
     done = baselines.fine_tune(TransformerLM(config), examples, epochs=80, learning_rate=1e-2, batch_size=20)
-    knows, other = (tofu.evaluate(done.model, rows, tokenizer, max_new_tokens=20) for rows in (made.forget, made.retain))
+    knows, other = (
+        tofu.evaluate(done.model, rows, tokenizer, max_new_tokens=20) for rows in (made.forget, made.retain)
+    )
     assert knows.probability.mean() > 0.8
     assert knows.rouge.mean() > 0.9
     assert knows.extra["extraction"].mean() > 0.9

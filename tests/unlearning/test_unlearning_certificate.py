@@ -50,7 +50,9 @@ def test_other_evidence_decides_nothing_and_tighter_claims_are_caught(own, examp
     certificate, evidence = certify_forgotten(model, examples, base_before=own.fingerprint())
     other = evidence | {name: evidence[name][::-1].copy()}
     assert certificate.check(**other).status is Status.UNDECIDED
-    tight = dataclasses.replace(certificate.claims[1], rhs=certificate.claims[1].rhs / 2, lhs=certificate.claims[1].lhs / 2)
+    tight = dataclasses.replace(
+        certificate.claims[1], rhs=certificate.claims[1].rhs / 2, lhs=certificate.claims[1].lhs / 2
+    )
     edited = dataclasses.replace(certificate, claims=(certificate.claims[0], tight, certificate.claims[2]))
     assert edited.check(**evidence).status is Status.VIOLATED
 
@@ -171,7 +173,9 @@ def coverage(rng, delta, count=300, n=60):
 
     shift = 0.5
     true = 2 * norm.cdf(shift / 2) - 1
-    bounds = [certify_forget_quality(rng.normal(0, 1, n), rng.normal(shift, 1, n), delta=delta)[0] for _ in range(count)]
+    bounds = [
+        certify_forget_quality(rng.normal(0, 1, n), rng.normal(shift, 1, n), delta=delta)[0] for _ in range(count)
+    ]
     return sum(true > c.claims[0].rhs for c in bounds)
 
 

@@ -52,10 +52,15 @@ def fit(
     from corollary.unlearning._run import fit_run
 
     ui.set_threads(threads)
-    paths = {"model": model, "forget": forget, "retain": retain, "reference": reference}
+    paths: dict[str, Any] = {"model": model, "forget": forget, "retain": retain, "reference": reference}
     config: dict[str, Any] = {"verb": "unlearn", **{k: str(p.resolve()) if p else None for k, p in paths.items()}}
-    options = {"authors": authors, "temperature": temperature, "guidance": guidance, "delta": delta}
-    trained = {"rank": rank, "epochs": epochs, "learning_rate": learning_rate, "weight_decay": weight_decay}
+    options: dict[str, Any] = {"authors": authors, "temperature": temperature, "guidance": guidance, "delta": delta}
+    trained: dict[str, Any] = {
+        "rank": rank,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+    }
     config |= {**options, **trained, "share": share, "seed": seed}
     training = HeadTraining(**trained, share=share, seed=seed)
     with RunFolder(out, config, overwrite=overwrite) as folder, ui.progress(quiet=quiet or as_json) as tell:
@@ -146,7 +151,9 @@ def _finish(out: Path, result: dict[str, Any], *, as_json: bool, quiet: bool) ->
     rows = [[name, f"{before[name]:.4f}", f"{after[name]:.4f}"] for name in before]
     quality = result["forget_quality"]
     if quality:
-        rows.append(["forget quality (p)", f"{result['forget_quality_before']['pvalue']:.3g}", f"{quality['pvalue']:.3g}"])
+        rows.append(
+            ["forget quality (p)", f"{result['forget_quality_before']['pvalue']:.3g}", f"{quality['pvalue']:.3g}"]
+        )
     ui.table(f"T = {result['temperature']:g}, s = {result['guidance']:g}", ["", "base", "with the head"], rows)
     share = f" of {result['base_parameters']}" if result["base_parameters"] else ""
     took = result["training"]

@@ -1,4 +1,4 @@
-"""Unlearning: a frozen model whose outputs forget, by tempering and a small head that tilts; and what can be certified."""
+"""Unlearning: a frozen model whose outputs forget, by tempering and a small head that tilts; what is certified."""
 
 from corollary._lazy import lazily
 

@@ -1,4 +1,4 @@
-"""Base models of a run: read from a folder of ours or of Hugging Face, or trained on the questions as embedded default."""
+"""Base models of a run: read from a folder of ours or of Hugging Face, or trained on the questions."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,7 +50,7 @@ def load_base(folder: str | Path) -> tuple[Any, Tokenizer]:
         raise InvalidFileError(source, "no model lies there", "give a folder with model.json or config.json")
     if found.vocab_size > known:
         raise InvalidInputError(
-            f"the tokenizer in {source} has {found.vocab_size} tokens, the model {known}; give the model's own tokenizer"
+            f"the tokenizer in {source} has {found.vocab_size} tokens, the model {known}; use the model's own tokenizer"
         )
     return model, found
 

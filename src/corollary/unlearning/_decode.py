@@ -32,7 +32,8 @@ class Choice:
 
     Args:
         max_new_tokens: longest answer, its end included.
-        temperature: 0 takes the likeliest token; else tokens are drawn from the distribution to the power of its inverse.
+        temperature: 0 takes the likeliest token; else tokens are drawn from the distribution to the power of its
+            inverse.
         top_k: draw among the k likeliest only.
         top_p: draw among the fewest tokens that hold this mass.
         beams: more than 1 searches for likely sequences instead; temperature must then be 0.
@@ -132,7 +133,8 @@ def _beams(source: Source, choice: Choice, end: int) -> list[list[int]]:
         chosen, following = torch.zeros(rows, width, dtype=torch.long), torch.full((rows, width), end)
         total = torch.full((rows, width), -torch.inf, device=device)
         for i in range(rows):
-            before, kept = written[i], []
+            before = written[i]
+            kept: list[list[int]] = []
             for score, origin, token in zip(best.values[i].tolist(), origins[i], tokens[i], strict=True):
                 if score == -float("inf") or len(kept) == width:
                     continue

@@ -1,9 +1,11 @@
 r"""Temper-then-tilt for densities: \(\hat p_r^{(T)} \propto p^{1/T} \hat f\), its errors, and bounds on them.
 
-Symbols: base \(p = (1-\gamma) p_r + \gamma p_f\), Bayes classifier \(f^* = (1-\gamma) p_r / p\), learned \(\hat f\), excess
+Symbols: base \(p = (1-\gamma) p_r + \gamma p_f\), Bayes classifier \(f^* = (1-\gamma) p_r / p\), learned \(\hat f\),
+excess
 risk \(\delta = E_p\,\mathrm{KL}(\mathrm{Ber}(f^*) \| \mathrm{Ber}(\hat f))\), \(Z = E_p \hat f\).
 
-Retain error \(\mathrm{KL}(p_r \| \hat p_r)\), forget error \(E_{p_f} |\hat p_r - p_r|\). The statements G1 to G5 are derived in
+Retain error \(\mathrm{KL}(p_r \| \hat p_r)\), forget error \(E_{p_f} |\hat p_r - p_r|\). The statements G1 to G5 are
+derived in
 the notes (the paper, arXiv:2602.10217, names the same quantities; its theorem's constants were not seen):
 
 G1  \(\delta = kl(1-\gamma \| Z) + (1-\gamma) KL(p_r \| \hat p_r) + \gamma KL(p_f \| \hat p_f)\) at T = 1;
@@ -151,7 +153,7 @@ def bernoulli_kl(p: ArrayLike, q: ArrayLike) -> Float[np.ndarray, "..."]:
 
 
 def _kl_terms(p: Any, q: Any) -> Any:
-    """p log(p / q), zero where p is."""
+    """Terms p log(p / q), zero where p is."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(p > 0, p * (np.log(p) - np.log(q)), 0.0)
 
@@ -183,7 +185,7 @@ def spike_world(width: float, *, share: float = 0.1, floor: float = 0.05) -> Fin
 
 
 class TemperTiltDensity:
-    r"""\(\log p(x) / T + s \log \hat f(x) - \log Z_T\) for any model with log-densities and any scikit-learn classifier.
+    r"""\(\log p(x) / T + s \log \hat f(x) - \log Z_T\) for any model of log-densities and scikit-learn classifier.
 
     Args:
         density: has `score_samples(X)` (a kernel density, a Gaussian mixture), or a function X -> (n,) log-densities.
@@ -195,7 +197,8 @@ class TemperTiltDensity:
     Raises:
         InvalidInputError: for a classifier without that class, or a density without log-densities.
 
-    Guarantee: with the Bayes classifier and T = s = 1 it is the retained density; see `FiniteWorld` for what errors cost.
+    Guarantee: with the Bayes classifier and T = s = 1 it is the retained density; see `FiniteWorld` for what errors
+        cost.
 
     Example:
         >>> from sklearn.linear_model import LogisticRegression
@@ -222,12 +225,12 @@ class TemperTiltDensity:
     ) -> None:
         self._log_density = getattr(density, "score_samples", density)
         if not callable(self._log_density):
-            raise InvalidInputError(
-                f"`density` must have score_samples or be a function, got {type(density).__name__}"
-            )
+            raise InvalidInputError(f"`density` must have score_samples or be a function, got {type(density).__name__}")
         classes = list(getattr(classifier, "classes_", ()))
         if retained not in classes:
-            raise InvalidInputError(f"the classifier knows the classes {classes}, not {retained!r}; fit it on both sets")
+            raise InvalidInputError(
+                f"the classifier knows the classes {classes}, not {retained!r}; fit it on both sets"
+            )
         if not temperature > 0 or not guidance >= 0:
             raise InvalidInputError(
                 f"`temperature` must be positive, `guidance` not negative, got {temperature}, {guidance}"

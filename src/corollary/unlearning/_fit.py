@@ -3,7 +3,8 @@ r"""Training a head on cached states: retain against forget, token by token, cla
 .. math:: L = \frac{1}{M} \sum_{tokens} \mathrm{BCE}(\ell_t[x_{t+1}], y), \qquad y = 1 \text{ retain}, 0 \text{ forget}
 
 The forget set is the anchor: an epoch goes over it once, each of its batches paired with as many sequences to retain,
-drawn uniformly. The classifier therefore estimates the balanced posterior; with `share` = gamma, the share of what is to
+drawn uniformly. The classifier therefore estimates the balanced posterior; with `share` = gamma, the share of what
+is to
 be forgotten in the base's training data, \(b = \log\frac{1 - \gamma}{\gamma}\) corrects for it.
 """
 
@@ -194,9 +195,7 @@ class _Run:
     def __init__(self, head: TemperTiltHead, training: HeadTraining, folder: str | Path | None, *, steps: int) -> None:
         self.head, self.training, self.folder, self.steps = head, training, folder, steps
         self.weights = list(head.parameters())
-        self.optimizer = torch.optim.AdamW(
-            self.weights, lr=training.learning_rate, weight_decay=training.weight_decay
-        )
+        self.optimizer = torch.optim.AdamW(self.weights, lr=training.learning_rate, weight_decay=training.weight_decay)
         self.epoch, self.step, self.seconds = 0, 0, 0.0
         self.losses: list[float] = []
         self.begun = time.perf_counter()
@@ -308,9 +307,11 @@ def fit_temper_tilt(
         The model with its head; `model.fits[name]` says what it took.
 
     Raises:
-        InvalidInputError: for an empty forget or retain set, sets that overlap, tokens of another tokenizer, a name taken.
+        InvalidInputError: for an empty forget or retain set, sets that overlap, tokens of another tokenizer, a name
+            taken.
 
-    Guarantee: the base's weights stay as they are, bit for bit. What is forgotten is measured and certified afterwards, not
+    Guarantee: the base's weights stay as they are, bit for bit. What is forgotten is measured and certified
+        afterwards, not
         promised here.
 
     Example:

@@ -5,7 +5,8 @@ r"""The head of temper-then-tilt: pooled states, a low-rank score of every next 
 
 .. math:: out_t[v] = \log p(v \mid x_{\le t}) / T + s \log \sigma(\ell_t[v] + b)
 
-Block, Mohri, Mokhtari and Shakkottai, "Temper-Then-Tilt", arXiv:2602.10217: abstract read, method as in the authors' code
+Block, Mohri, Mokhtari and Shakkottai, "Temper-Then-Tilt", arXiv:2602.10217: abstract read, method as in the authors'
+code
 for open-unlearning by the notes; the prior correction b is derived here.
 """
 

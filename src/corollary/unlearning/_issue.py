@@ -60,7 +60,8 @@ def certify_forgotten(
     witness = {"largest": float(p.max()) + 1e-9, "mean": float(p.mean()) + 1e-9}
     certificate = Certificate.issue(
         "unlearning.forgotten",
-        statement=f"The base's weights are unchanged, and each of the {len(p)} answers to be forgotten has a probability of "
+        statement=f"The base's weights are unchanged, and each of the {len(p)} answers to be forgotten has a "
+        f"probability of "
         f"at most {p.max():.4g} a token, {p.mean():.4g} in the mean.",
         evidence=evidence,
         witness=witness,
@@ -103,7 +104,8 @@ def certify_paraphrases(
     upper = _upper(evidence["probability"], delta)
     certificate = Certificate.issue(
         "unlearning.paraphrases",
-        statement=f"With confidence {1 - delta:.6g} paraphrases of what is forgotten have a mean probability of at most "
+        statement=f"With confidence {1 - delta:.6g} paraphrases of what is forgotten have a mean probability of at "
+        f"most "
         f"{upper:.4g} a token.",
         evidence=evidence,
         witness={"delta": delta, "upper": upper + 1e-9},
@@ -142,7 +144,8 @@ def certify_retained(
     Raises:
         ReusedRowsError: where a held-out prompt was trained on.
 
-    Guarantee: over the draw of the prompts, that of `betting`: a mean over answer positions, then prompts. At the length of n
+    Guarantee: over the draw of the prompts, that of `betting`: a mean over answer positions, then prompts. At the
+        length of n
         tokens the distributions of whole answers differ by at most n times as much in the mean.
 
     Example:
@@ -163,7 +166,8 @@ def certify_retained(
     )
     certificate = Certificate.issue(
         "unlearning.retained",
-        statement=f"With confidence {1 - delta:.6g} the next-token distributions on retained prompts have moved by at most "
+        statement=f"With confidence {1 - delta:.6g} the next-token distributions on retained prompts have moved by at "
+        f"most "
         f"{upper:.4g} in total variation, in the mean.",
         evidence=evidence,
         witness={"delta": delta, "upper": upper + 1e-9},
@@ -195,7 +199,8 @@ def certify_retain_error(
     Raises:
         InvalidInputError: for probabilities, a share or a clip out of range.
 
-    Guarantee: G2: \(\delta = R(\hat f) - R^* \le R(\hat f)\) since the Bayes risk is not negative. Without the method the error is
+    Guarantee: G2: \(\delta = R(\hat f) - R^* \le R(\hat f)\) since the Bayes risk is not negative. Without the
+        method the error is
         at most \(\log 1/(1-\gamma)\): for large Bayes risks the claim holds but says nothing.
 
     Example:
@@ -222,7 +227,8 @@ def certify_retain_error(
     upper = ((1 - share) * bounds[0] + share * bounds[1]) / (1 - share)
     certificate = Certificate.issue(
         "unlearning.retain_error",
-        statement=f"With confidence {1 - delta:.6g} the tilted density at T = 1 is within {upper:.4g} nats of the retained "
+        statement=f"With confidence {1 - delta:.6g} the tilted density at T = 1 is within {upper:.4g} nats of the "
+        f"retained "
         "one, in KL.",
         evidence=evidence,
         witness={**witness, "upper": upper + 1e-9},
@@ -257,7 +263,8 @@ def certify_forget_quality(
     Returns:
         The certificate and its evidence.
 
-    Guarantee: for questions drawn independently, the inequality of Dvoretzky, Kiefer and Wolfowitz with Massart's constant, on
+    Guarantee: for questions drawn independently, the inequality of Dvoretzky, Kiefer and Wolfowitz with Massart's
+        constant, on
         both sides. The p-value stands in the provenance.
 
     Example:
@@ -277,7 +284,8 @@ def certify_forget_quality(
         upper = min(1.0, d + dkw_radius(len(a), delta / 2) + dkw_radius(len(b), delta / 2))
     certificate = Certificate.issue(
         "unlearning.forget_quality",
-        statement=f"With confidence {1 - delta:.6g} the truth ratios are within {upper:.4g} of those of a retrained model, "
+        statement=f"With confidence {1 - delta:.6g} the truth ratios are within {upper:.4g} of those of a retrained "
+        f"model, "
         f"in Kolmogorov-Smirnov distance ({d:.4g} on these {len(a)} questions"
         + (f", p = {pvalue:.4g})." if pvalue is not None else ")."),
         evidence={"ratio": a, "reference": b},

@@ -47,7 +47,8 @@ class TemperTiltModel:
     without heads gets the base model, bit for bit.
 
     Args:
-        base: a Hugging Face causal model, or any `LanguageModel` of this library (a transformer, a composed model, tables).
+        base: a Hugging Face causal model, or any `LanguageModel` of this library (a transformer, a composed model,
+            tables).
         heads: name -> head, one for each thing forgotten; their log-sigmoids add.
         temperature: T, for requests with a head on; above 1 where what is to be forgotten is concentrated.
         guidance: s; 0 only tempers.
@@ -55,7 +56,8 @@ class TemperTiltModel:
     Raises:
         InvalidInputError: where a head is of another width or vocabulary, or T or s make no sense.
 
-    Guarantee: the base's weights are never changed. At T = 1, s = 1 and with the Bayes classifier of prefixes the next-token
+    Guarantee: the base's weights are never changed. At T = 1, s = 1 and with the Bayes classifier of prefixes the
+        next-token
         distributions are those of the retained data alone (an identity); else none beyond what is certified.
 
     Example:
@@ -66,7 +68,8 @@ class TemperTiltModel:
         ...     heads=[], use_cache=False)
         True
 
-    Reference: arXiv:2602.10217 (abstract read; the authors' code by the notes). Beams, top-k, top-p and several heads are
+    Reference: arXiv:2602.10217 (abstract read; the authors' code by the notes). Beams, top-k, top-p and several
+        heads are
         ours.
     """
 
@@ -112,7 +115,7 @@ class TemperTiltModel:
         return self
 
     def switches(self, heads: Any, rows: int) -> Bool[Tensor, "b heads"]:
-        """(B, K) which head is on in which row, from None (all), names for all rows, or a list of names for each row."""
+        """(B, K) which head is on in which row, from None (all), names for all rows, or a list of names a row."""
         if isinstance(heads, str):
             raise InvalidInputError(f"`heads` must be a list of names, got the text {heads!r}")
         known = list(self.heads)

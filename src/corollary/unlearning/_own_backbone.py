@@ -24,7 +24,8 @@ class OwnBackbone(Backbone):
     """A `LanguageModel` beneath a head; token 0 starts every sequence."""
 
     def __init__(self, model: LanguageModel) -> None:
-        self.model, self.vocab_size = model, int(model.vocab_size)
+        self.model: Any = model
+        self.vocab_size = int(model.vocab_size)
         self.module = model if isinstance(model, nn.Module) else None
         self.sources = _sources(model)
         self.width = sum(m.config.width for m in self.sources) or SKETCH
@@ -143,7 +144,7 @@ class OwnStream(Stream):
     def _last(self, state: Any) -> Tensor:
         if isinstance(self.backbone.model, TransformerLM):
             return self.backbone.model.next_hidden(state)
-        experts = self.backbone.model.experts.values()  # type: ignore[attr-defined]
+        experts = self.backbone.model.experts.values()
         pairs = zip(experts, state["models"], strict=False)  # anchors follow the experts
         return torch.cat([m.next_hidden(s) for m, s in pairs if isinstance(m, TransformerLM)], dim=-1)
 

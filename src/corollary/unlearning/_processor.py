@@ -13,7 +13,8 @@ from corollary.unlearning._model import TemperTiltModel
 class TemperTiltProcessor:
     r"""Temper and tilt the scores of Hugging Face's own `generate`: greedy, sampling, beams, whatever it offers.
 
-    Use it as a context, so that the hook is taken away again. Rows that its beams reorder are found again by their prefixes.
+    Use it as a context, so that the hook is taken away again. Rows that its beams reorder are found again by their
+    prefixes.
 
     Args:
         model: heads on a Hugging Face causal model, whose `generate` is then called.

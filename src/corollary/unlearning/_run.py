@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from corollary.certificates import Certificate, Undecided, save_certificate
+from corollary.certificates import MIN_UNITS, Certificate, Undecided, save_certificate
 from corollary.errors import CorollaryError, InvalidInputError
 from corollary.runs import RunFolder, read_json, write_json
 from corollary.unlearning import _issue
@@ -19,7 +19,13 @@ from corollary.unlearning._model import TemperTiltModel
 from corollary.unlearning._tokens import Tokenizer
 from corollary.unlearning.tofu._evaluate import evaluate
 from corollary.unlearning.tofu._logs import Logs, Part, save_logs
-from corollary.unlearning.tofu._metrics import ForgetQuality, forget_quality, forget_truth_ratio, intervals, model_utility
+from corollary.unlearning.tofu._metrics import (
+    ForgetQuality,
+    forget_quality,
+    forget_truth_ratio,
+    intervals,
+    model_utility,
+)
 from corollary.unlearning.tofu._questions import Questions, load_questions, make_questions
 
 SETUP = "setup.json"
@@ -113,7 +119,9 @@ def fit_run(
     """
     say: Tell = tell or (lambda what, share: None)
     if (forget is None) != (retain is None) or (forget is None and model is not None):
-        raise InvalidInputError("give both questions to forget and to retain, and with a model of your own both of them")
+        raise InvalidInputError(
+            "give both questions to forget and to retain, and with a model of your own both of them"
+        )
     training = training or HeadTraining()
     _write_questions(run, forget, retain, authors, training.seed)
     setup: dict[str, Any] = {"temperature": temperature, "guidance": guidance, "delta": delta, "limit": 60}
@@ -169,7 +177,7 @@ def _write_questions(
         return
     if forget is None or retain is None:
         made = make_questions(authors=authors, forget=max(2, authors // 5), seed=seed)
-        lost, kept = list(made.forget), list(made.retain)
+        lost, kept = [dict(r) for r in made.forget], [dict(r) for r in made.retain]
     else:
         lost, kept = load_questions(forget), load_questions(retain)
     wrong = [row for row in (*lost, *kept) if not row.get("perturbed_answer")]
@@ -178,7 +186,8 @@ def _write_questions(
             f"{len(wrong)} questions have no `perturbed_answer`; truth ratios need files like forget10_perturbed.json"
         )
     order = np.random.default_rng([seed, 3]).permutation(len(kept))
-    out = set(order[: max(1, round(HELD_OUT * len(kept)))].tolist())
+    held = max(round(HELD_OUT * len(kept)), min(2 * MIN_UNITS, len(kept) // 2))  # a statement needs 30 of them
+    out = set(order[: max(1, held)].tolist())
     parts = {
         "forget": lost,
         "retain": [row for i, row in enumerate(kept) if i not in out],
@@ -262,12 +271,16 @@ def certify(
     rows = opened.rows("forget")
     if all("paraphrased_answer" in row for row in rows):
         parts.append(
-            _issue.certify_paraphrases(model, opened.examples("forget", "paraphrased_answer"), delta=level, attempts=attempts)
+            _issue.certify_paraphrases(
+                model, opened.examples("forget", "paraphrased_answer"), delta=level, attempts=attempts
+            )
         )
     held_out, trained_on = opened.examples("held_out"), opened.examples("retain")
     parts.append(_issue.certify_retained(model, held_out, trained_on=trained_on, delta=level, attempts=attempts))
     other = reference.truth_ratio if reference is not None else np.zeros(0)
-    quality = _issue.certify_forget_quality(forget.truth_ratio, other, delta=level, pins={"model": model.fingerprint()}, attempts=attempts)
+    quality = _issue.certify_forget_quality(
+        forget.truth_ratio, other, delta=level, pins={"model": model.fingerprint()}, attempts=attempts
+    )
     if reference is not None:
         parts.append(quality)
     certificate, evidence = parts[0]

@@ -1,6 +1,7 @@
 r"""CE-U: cross-entropy to the model's own distribution without the answer token, which is detached."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -11,7 +12,7 @@ from corollary.unlearning.baselines._step import Step
 
 @dataclass(frozen=True)
 class CEU:
-    r"""\(-\sum_v q_v \log p_\theta(v)\), \(q = \mathrm{softmax}\) of the detached logits with the answer's at \(-\infty\).
+    r"""\(-\sum_v q_v \log p_\theta(v)\), q the softmax of the detached logits with the answer's at \(-\infty\).
 
     The first answer token of each sequence is skipped; the mean goes over the others.
 
@@ -24,8 +25,8 @@ class CEU:
     Reference: Yang (2025) (formulas from the specification).
     """
 
-    needs_frozen: bool = False
-    needs_alternative: bool = False
+    needs_frozen: ClassVar[bool] = False
+    needs_alternative: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """The loss of a batch to forget."""

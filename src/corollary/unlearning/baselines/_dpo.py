@@ -1,6 +1,7 @@
 r"""DPO with refusals: prefer "I don't know" to the answer (IdkDPO), measured against the model as it was."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,7 +12,10 @@ from corollary.unlearning.baselines._step import Step
 
 @dataclass(frozen=True)
 class DPO:
-    r"""\(-\frac{2}{\beta} \log \sigma(\beta [\log\frac{p_\theta}{p_{\theta_0}}(idk) - \log\frac{p_\theta}{p_{\theta_0}}(y)])\).
+    r"""Prefer the refusal to the answer, measured against the model as it was.
+
+    .. math:: -\tfrac{2}{\beta} \log \sigma\big(\beta [\log\tfrac{p_\theta}{p_{\theta_0}}(idk) -
+              \log\tfrac{p_\theta}{p_{\theta_0}}(y)]\big)
 
     Args:
         beta: sharpness; log-likelihoods are sums over the answer.
@@ -26,8 +30,8 @@ class DPO:
     """
 
     beta: float = 0.1
-    needs_frozen: bool = True
-    needs_alternative: bool = True
+    needs_frozen: ClassVar[bool] = True
+    needs_alternative: ClassVar[bool] = True
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """The loss of a batch to forget."""

@@ -1,6 +1,7 @@
 r"""Gradient ascent: \(-L_f\), the mean token log-loss of the forget answers driven up (section 7 of the notes)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -21,8 +22,8 @@ class GradAscent:
     Reference: as in TOFU and open-unlearning (formulas from the specification).
     """
 
-    needs_frozen: bool = False
-    needs_alternative: bool = False
+    needs_frozen: ClassVar[bool] = False
+    needs_alternative: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """The loss of a batch to forget."""

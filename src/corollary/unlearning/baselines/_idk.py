@@ -1,6 +1,7 @@
 """Fine-tuning on refusals: the log-loss of "I don't know" to the questions that are to be forgotten."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -21,8 +22,8 @@ class IdkNLL:
     Reference: TOFU's IDK baseline (formulas from the specification).
     """
 
-    needs_frozen: bool = False
-    needs_alternative: bool = True
+    needs_frozen: ClassVar[bool] = False
+    needs_alternative: ClassVar[bool] = True
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """The loss of a batch to forget."""

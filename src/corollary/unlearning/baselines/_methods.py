@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from corollary.errors import InvalidInputError
 from corollary.unlearning.baselines._ceu import CEU
@@ -84,4 +84,4 @@ def get_method(method: Any, **weights: float) -> Method:
         method = METHODS[method]()
     if not isinstance(method, Method):
         raise InvalidInputError(f"no method is called {method!r}; there are {', '.join(METHODS)}")
-    return replace(method, **weights) if weights else method
+    return replace(method, **cast(Any, weights)) if weights else method

@@ -1,6 +1,7 @@
-r"""NPO: \(-\frac{2}{\beta} \log \sigma(-\beta \log \frac{p_\theta(y|x)}{p_{\theta_0}(y|x)})\) (negative preference optimisation)."""
+r"""NPO, negative preferences: \(-\frac{2}{\beta} \log \sigma(-\beta \log \frac{p_\theta}{p_{\theta_0}}(y|x))\)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -28,8 +29,8 @@ class NPO:
     """
 
     beta: float = 0.1
-    needs_frozen: bool = True
-    needs_alternative: bool = False
+    needs_frozen: ClassVar[bool] = True
+    needs_alternative: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """The loss of a batch to forget."""

@@ -1,9 +1,10 @@
-r"""PDU: flatten the logits on the forget set, \(\mathrm{mean} (\max_v z_v - \mathrm{mean}_v z_v)^2\), under a constraint.
+r"""PDU: flatten the logits on the forget set, \(\mathrm{mean} (\max z - \mathrm{mean}\, z)^2\), under a constraint.
 
 The weight of the retain loss is a dual variable: \(\alpha \leftarrow \max(0, \alpha + \eta (L_r - \epsilon))\).
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -24,8 +25,8 @@ class Flatness:
     Reference: open-unlearning's PDU (formulas from the specification).
     """
 
-    needs_frozen: bool = False
-    needs_alternative: bool = False
+    needs_frozen: ClassVar[bool] = False
+    needs_alternative: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """The loss of a batch to forget."""
@@ -50,8 +51,8 @@ class DualRetain:
     Reference: open-unlearning's PDU (formulas from the specification).
     """
 
-    needs_frozen: bool = False
-    needs_alternative: bool = False
+    needs_frozen: ClassVar[bool] = False
+    needs_alternative: ClassVar[bool] = False
 
     def __init__(self, *, eps: float = 0.1, step_size: float = 1.0, alpha: float = 1.0) -> None:
         self.eps, self.step_size, self.alpha = eps, step_size, alpha

@@ -1,6 +1,7 @@
 r"""Retain terms: log-loss, or closeness to the model as it was (section 7 of the notes)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -22,8 +23,8 @@ class RetainNLL:
     Reference: open-unlearning (formulas from the specification).
     """
 
-    needs_frozen: bool = False
-    needs_alternative: bool = False
+    needs_frozen: ClassVar[bool] = False
+    needs_alternative: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """The loss of a batch to retain."""
@@ -43,8 +44,8 @@ class RetainKL:
     Reference: TOFU's KL minimisation (formulas from the specification; there over all positions, here over answers).
     """
 
-    needs_frozen: bool = True
-    needs_alternative: bool = False
+    needs_frozen: ClassVar[bool] = True
+    needs_alternative: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """The loss of a batch to retain."""

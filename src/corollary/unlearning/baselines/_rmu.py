@@ -1,6 +1,7 @@
 r"""RMU: \(\|a_\theta(x_f) - c u\|^2\) at one layer, and \(\|a_\theta(x_r) - a_{\theta_0}(x_r)\|^2\) to retain."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -34,8 +35,8 @@ class RMUForget:
     layer: int = -1
     scale: float = 2.0
     seed: int = 0
-    needs_frozen: bool = False
-    needs_alternative: bool = False
+    needs_frozen: ClassVar[bool] = False
+    needs_alternative: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """The loss of a batch to forget."""
@@ -61,8 +62,8 @@ class RMURetain:
     """
 
     layer: int = -1
-    needs_frozen: bool = True
-    needs_alternative: bool = False
+    needs_frozen: ClassVar[bool] = True
+    needs_alternative: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """The loss of a batch to retain."""

@@ -1,6 +1,7 @@
 r"""SatImp: gradient ascent weighted by saturation and importance, \(p^{\beta_1} (1 - p)^{\beta_2}\), detached."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -27,8 +28,8 @@ class SatImp:
 
     beta1: float = 5.0
     beta2: float = 1.0
-    needs_frozen: bool = False
-    needs_alternative: bool = False
+    needs_frozen: ClassVar[bool] = False
+    needs_alternative: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """The loss of a batch to forget."""

@@ -1,6 +1,7 @@
-r"""SimNPO: \(-\frac{2}{\beta} \log \sigma(\beta (\mathrm{NLL}/|y| - \delta))\): NPO without reference, by mean log-loss."""
+r"""SimNPO: \(-\frac{2}{\beta} \log \sigma(\beta (\mathrm{NLL}/|y| - \delta))\): no reference, mean log-loss."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -30,8 +31,8 @@ class SimNPO:
 
     beta: float = 4.5
     delta: float = 0.0
-    needs_frozen: bool = False
-    needs_alternative: bool = False
+    needs_frozen: ClassVar[bool] = False
+    needs_alternative: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """The loss of a batch to forget."""

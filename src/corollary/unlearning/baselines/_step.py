@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -118,8 +118,8 @@ class Term(Protocol):
         False
     """
 
-    needs_frozen: bool
-    needs_alternative: bool
+    needs_frozen: ClassVar[bool]
+    needs_alternative: ClassVar[bool]
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """The loss of a batch."""

@@ -103,11 +103,11 @@ def unlearn(
     base.require_module()
     check_sets(forget, retain, base.vocab_size)
     terms = [t for t in (chosen.forget, chosen.retain) if t is not None]
-    if any(t.needs_alternative for t in terms):
-        if alternatives is None or len(alternatives) != len(forget):
-            raise InvalidInputError(
-                f"{chosen.name} needs `alternatives`: one refusal for each of the {len(forget)} sequences to forget"
-            )
+    asks = any(t.needs_alternative for t in terms)
+    if asks and (alternatives is None or len(alternatives) != len(forget)):
+        raise InvalidInputError(
+            f"{chosen.name} needs `alternatives`: one refusal for each of the {len(forget)} sequences to forget"
+        )
     student = backbone_of(copy.deepcopy(model))
     frozen = base if any(t.needs_frozen for t in terms) else None
     pairing = np.random.default_rng([seed, 1])

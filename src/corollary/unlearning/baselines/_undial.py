@@ -1,6 +1,7 @@
-r"""UNDIAL: self-distillation towards \(\mathrm{softmax}(z_{\theta_0} - \beta e_y)\), the old logits with the answer's lowered."""
+r"""UNDIAL: self-distillation towards \(\mathrm{softmax}(z_{\theta_0} - \beta e_y)\), the answer's old logit lowered."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -26,8 +27,8 @@ class Undial:
     """
 
     beta: float = 10.0
-    needs_frozen: bool = True
-    needs_alternative: bool = False
+    needs_frozen: ClassVar[bool] = True
+    needs_alternative: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """The loss of a batch to forget."""

@@ -1,6 +1,7 @@
-r"""WGA: gradient ascent weighted by confidence, \(-\mathrm{mean}\; p_\theta(y_t)^\beta \mathrm{NLL}_t\), the weight detached."""
+r"""WGA: gradient ascent weighted by confidence, \(-\mathrm{mean}\, p^\beta \mathrm{NLL}\), weights detached."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -25,8 +26,8 @@ class WGA:
     """
 
     beta: float = 1.0
-    needs_frozen: bool = False
-    needs_alternative: bool = False
+    needs_frozen: ClassVar[bool] = False
+    needs_alternative: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """The loss of a batch to forget."""

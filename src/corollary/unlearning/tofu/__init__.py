@@ -1,4 +1,4 @@
-"""TOFU, the benchmark of fictitious authors: its logs and metrics, its files, a generator of sets like it, and evaluation."""
+"""TOFU, the benchmark of fictitious authors: logs and metrics, files, a generator of sets like it, evaluation."""
 
 from corollary._lazy import lazily
 

@@ -51,7 +51,7 @@ class Part:
 
     @property
     def truth_ratio(self) -> Float[np.ndarray, " n"]:
-        r"""\(R = \exp(-\overline{NLL}_{wrong}) / \exp(-\overline{NLL}_{paraphrase})\), a geometric mean over wrong answers."""
+        r"""\(R = \exp(-\overline{NLL}_{wrong}) / \exp(-NLL_{paraphrase})\), a geometric mean over wrong answers."""
         return np.exp(self.paraphrased - self.perturbed.mean(1))
 
     @property
@@ -69,8 +69,9 @@ class Part:
         """Some of the questions."""
         index = np.asarray(index)
         answers = tuple(np.array(self.answers, dtype=object)[index]) if self.answers else ()
-        rows = (a[index] for a in (self.loss, self.paraphrased, self.perturbed, self.rouge))
-        return Part(*rows, {k: v[index] for k, v in self.extra.items()}, answers)
+        extra = {k: v[index] for k, v in self.extra.items()}
+        columns = self.loss[index], self.paraphrased[index], self.perturbed[index], self.rouge[index]
+        return Part(*columns, extra=extra, answers=answers)
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -159,7 +160,8 @@ def _part(path: Path) -> Part:
         raise InvalidFileError(path, "holds no questions, or numbers that are not finite", "evaluate again")
     texts = data.get("generated_text")
     answers = tuple(str(texts[k][1]) for k in keys) if isinstance(texts, dict) and keys[0] in texts else ()
-    return Part(*columns, answers=answers)
+    loss, paraphrased, perturbed, rouge = columns
+    return Part(loss, paraphrased, perturbed, rouge, answers=answers)
 
 
 def _read(path: Path) -> Any:

@@ -1,10 +1,12 @@
 """Porter's stemmer with the usual extensions, as ROUGE scores use it: rules of suffixes, in five steps.
 
-M. F. Porter, "An algorithm for suffix stripping" (1980), textbook; the extensions (short words in -ies and -ied, -y after a
+M. F. Porter, "An algorithm for suffix stripping" (1980), textbook; the extensions (short words in -ies and -ied, -y
+after a
 consonant, -alli, -logi) as generally known, checked against published ROUGE values in the tests.
 """
 
 from functools import cache
+from itertools import pairwise
 
 _VOWELS = "aeiou"
 _IRREGULAR = {
@@ -36,7 +38,7 @@ def _consonant(word: str, i: int) -> bool:
 def _measure(stem: str) -> int:
     """How often a vowel is followed by a consonant."""
     kinds = [_consonant(stem, i) for i in range(len(stem))]
-    return sum(1 for a, b in zip(kinds, kinds[1:], strict=False) if b and not a)
+    return sum(1 for a, b in pairwise(kinds) if b and not a)
 
 
 def _has_vowel(stem: str) -> bool:
