@@ -201,7 +201,7 @@ class Schedule:
 
 def _orders(
     count: int, size: int, epochs: int, seed: int, *, lengths: Int[np.ndarray, " n"] | None = None
-) -> list[Int[np.ndarray, " b"]]:
+) -> list[np.ndarray]:
     """Batches of all epochs; with lengths, those of eight neighbouring batches are sorted to save padding."""
     if epochs < 1 or size < 1:
         raise InvalidInputError(f"`epochs` and `batch_size` must be at least 1, got {epochs} and {size}")
@@ -218,7 +218,7 @@ def _orders(
 
 def _descend(
     student: Backbone,
-    orders: list[Int[np.ndarray, " b"]],
+    orders: list[np.ndarray],
     loss: Callable[[Int[np.ndarray, " b"]], Tensor],
     schedule: Schedule,
     progress: Progress | None,
