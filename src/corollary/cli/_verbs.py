@@ -14,6 +14,7 @@ from corollary.cli import (
     predict,
     report,
     route,
+    unlearn,
     verify,
 )
 
@@ -25,3 +26,4 @@ def attach(app: typer.Typer) -> None:
     for module in VERBS:
         app.command(name=module.__name__.rpartition(".")[2])(module.run)
     app.add_typer(route.app)
+    app.add_typer(unlearn.app)

@@ -66,6 +66,7 @@ _BUILT_IN = {
     "routed": "corollary.gating._routed",
     "hf": "corollary.integrations._hf_expert",
     "transductor-lm": "corollary.automata._generation",
+    "temper-tilt": "corollary.unlearning._saving",
 }
 _LOADERS: dict[str, Loader] = {}
 

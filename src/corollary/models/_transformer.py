@@ -73,16 +73,18 @@ class TransformerConfig:
 
 @dataclass
 class TransformerState:
-    """A stream: the inputs of the present window, their keys and values by block, and what comes next."""
+    """A stream: the inputs of the window, keys and values by block, the states just read, and what comes next."""
 
     window: Int[Tensor, "b t"]
     cache: list[Tensor]
+    hidden: Float[Tensor, "b t_new w"]
     log_probs: Float[np.ndarray, "b vocab"]
 
     def select_rows(self, rows: Integer[np.ndarray, " m"]) -> "TransformerState":
         """The documents at these rows."""
         at = torch.as_tensor(rows, device=self.window.device)
-        return TransformerState(self.window[at], [c[:, at] for c in self.cache], self.log_probs[rows])
+        cache = [c[:, at] for c in self.cache]
+        return TransformerState(self.window[at], cache, self.hidden[at], self.log_probs[rows])
 
 
 class TransformerLM(nn.Module):
@@ -143,6 +145,12 @@ class TransformerLM(nn.Module):
         self, inputs: Int[Tensor, "b t"], *, cache: list[Tensor] | None = None, seen: int = 0
     ) -> Float[Tensor, "b t vocab"]:
         """Logits of the token after each input; inputs start with token 0 where a document starts."""
+        return self.logits_of(self.states(inputs, cache=cache, seen=seen))
+
+    def states(
+        self, inputs: Int[Tensor, "b t"], *, cache: list[Tensor] | None = None, seen: int = 0
+    ) -> Float[Tensor, "b t w"]:
+        """Hidden states behind the last norm, from which `logits_of` reads the next token."""
         if seen and cache is None:
             raise InvalidInputError(f"inputs behind {seen} others need the cache that those filled; give `cache`")
         x = self.embedding(inputs)
@@ -150,7 +158,11 @@ class TransformerLM(nn.Module):
         angle = angles(position, self.config.width // self.config.heads)
         for i, block in enumerate(self.blocks):
             x = block(x, angle, cache[i] if cache is not None else None, seen)
-        return functional.linear(self.norm(x), self.embedding.weight)
+        return self.norm(x)
+
+    def logits_of(self, states: Float[Tensor, "... w"]) -> Float[Tensor, "... vocab"]:
+        """Logits of the next token from hidden states."""
+        return functional.linear(states, self.embedding.weight)
 
     @classmethod
     def fit(
@@ -227,19 +239,25 @@ class TransformerLM(nn.Module):
         if left < seen + more:  # the window has slid and is read again
             return self._read(window[:, -left:])
         state.window = window
-        state.log_probs = _normalise(self(new, cache=state.cache, seen=seen)[:, -1])
+        state.hidden = self.states(new, cache=state.cache, seen=seen)
+        state.log_probs = _normalise(self.logits_of(state.hidden[:, -1]))
         return state
 
     def next_log_probs(self, state: TransformerState) -> Float[np.ndarray, "b vocab"]:
         """(B, vocab) natural-log probabilities of the next token, in float64."""
         return state.log_probs
 
+    def next_hidden(self, state: TransformerState) -> Float[Tensor, "b w"]:
+        """(B, width) hidden state from which the next token is read."""
+        return state.hidden[:, -1]
+
     @torch.no_grad()
     def _read(self, window: Int[Tensor, "b t"]) -> TransformerState:
         c, weight = self.config, self.embedding.weight
         shape = (2, len(window), c.heads, c.context, c.width // c.heads)
         cache = [torch.empty(shape, dtype=weight.dtype, device=weight.device) for _ in range(c.layers)]
-        return TransformerState(window, cache, _normalise(self(window, cache=cache)[:, -1]))
+        hidden = self.states(window, cache=cache)
+        return TransformerState(window, cache, hidden, _normalise(self.logits_of(hidden[:, -1])))
 
     def fingerprint(self) -> str:
         """SHA-256 of configuration and weights, computed anew: training changes it."""

@@ -58,6 +58,7 @@ def page_of(run: Run) -> str:
         _fit,
         _generic,
         _routing,
+        _unlearning,
     )
     from corollary.report._certificate_card import certificate_section
 

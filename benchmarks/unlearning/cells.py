@@ -1,0 +1,40 @@
+"""Cells of the benchmark of `corollary.unlearning`, for `corollary bench unlearning`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks.unlearning._compare import FIRST, OURS, REST, cells
+
+QUICK = [{"data": "spike", "seed": 0}]
+MAIN = ("base", "retrain", *OURS, *FIRST)
+DEFAULT = [
+    *cells(MAIN, (0,), ("forget10",)),
+    {"data": "spike", "seed": 0},
+    {"data": "speed", "seed": 0},
+    *cells(MAIN, (0,), ("forget01",)),
+    *({"data": "spike", "seed": s} for s in (1, 2)),
+    *cells(MAIN, (1,), ("forget10",)),
+    *cells(MAIN, (2,), ("forget10",)),
+    *cells(MAIN, (1, 2), ("forget01",)),
+]
+FULL = [*DEFAULT, *cells(REST, (0, 1, 2))]
+
+
+def run_cell(cell):
+    """One cell of the grid, as plain values."""
+    if cell["data"] == "spike":
+        from benchmarks.unlearning._spike import spike
+
+        return spike(cell["seed"])
+    if cell["data"] == "speed":
+        from benchmarks.unlearning._speed import speed
+
+        return speed(cell["seed"])
+    from benchmarks.unlearning._compare import compare
+
+    return {
+        k: v if isinstance(v, str) else float(f"{v:.6g}")
+        for k, v in compare(cell["data"], cell["method"], cell["seed"]).items()
+    }

@@ -1,0 +1,146 @@
+"""Sets of questions about authors: TOFU's own files by path, and a generator of sets like them."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from corollary.errors import InvalidFileError, InvalidInputError
+from corollary.unlearning.tofu._templates import FIRST, LAST, TEMPLATES, VALUES
+
+MAX_BYTES = 64 << 20
+Row = Mapping[str, Any]
+
+
+def load_questions(path: str | Path) -> list[dict[str, Any]]:
+    """Questions with answers from a file of TOFU: one JSON object a line, or one JSON list.
+
+    Args:
+        path: `full.json`, `forget10_perturbed.json`, ...
+
+    Returns:
+        Mappings with `question`, `answer`, and where the file has them `paraphrased_answer`, `perturbed_answer`.
+
+    Raises:
+        InvalidFileError: for a file that is missing, too large, empty or of another make.
+
+    Guarantee: none.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "q.json"
+        >>> _ = path.write_text(json.dumps({"question": "Who?", "answer": "Jo."}))
+        >>> load_questions(path)
+        [{'question': 'Who?', 'answer': 'Jo.'}]
+    """
+    source = Path(path)
+    try:
+        if source.stat().st_size > MAX_BYTES:
+            raise InvalidFileError(source, f"larger than the {MAX_BYTES >> 20} MB allowed", "give a file of questions")
+        text = source.read_text("utf-8")
+        rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(t) for t in text.splitlines() if t]
+    except (OSError, ValueError) as problem:
+        if isinstance(problem, InvalidFileError):
+            raise
+        raise InvalidFileError(
+            source, f"cannot be read ({problem})", "give a file of TOFU, one object a line"
+        ) from None
+    if not rows or not all(_sound(row) for row in rows):
+        raise InvalidFileError(source, "holds rows without `question` and `answer`", "give a file of TOFU")
+    return rows
+
+
+def _sound(row: Any) -> bool:
+    return isinstance(row, dict) and isinstance(row.get("question"), str) and isinstance(row.get("answer"), str)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A set to forget and one to retain, about different authors.
+
+    Args:
+        forget: rows of the authors to forget.
+        retain: rows of the others.
+        per_author: questions about each author; rows stand author by author.
+
+    Guarantee: none; a container.
+
+    Example:
+        >>> questions = make_questions(authors=4, forget=1)
+        >>> len(questions.forget), len(questions.retain), len(questions.texts())
+        (20, 60, 720)
+    """
+
+    forget: tuple[Row, ...]
+    retain: tuple[Row, ...]
+    per_author: int = 20
+
+    def slices(self, share: float = 0.5) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+        """The forget rows of the first authors, to choose hyper-parameters on, and of the rest, to report on."""
+        authors = -(-len(self.forget) // self.per_author)
+        first = min(max(1, round(share * authors)), authors - 1) * self.per_author
+        return self.forget[:first], self.forget[first:]
+
+    def texts(self) -> list[str]:
+        """Every text, e.g. for a word tokenizer."""
+        return [t for row in (*self.forget, *self.retain) for t in texts_of(row)]
+
+
+def texts_of(row: Row) -> Iterator[str]:
+    """Question and all answers of a row."""
+    yield row["question"]
+    yield row["answer"]
+    if "paraphrased_answer" in row:
+        yield row["paraphrased_answer"]
+    yield from row.get("perturbed_answer", ())
+
+
+def make_questions(*, authors: int = 20, forget: int = 4, wrong: int = 5, seed: int = 0) -> Questions:
+    """Fictitious authors, 20 questions each, with a paraphrase and wrong answers: a set like TOFU, made from templates.
+
+    Args:
+        authors: how many, at most 400.
+        forget: how many of them are to be forgotten: the last.
+        wrong: wrong answers a question, at most 7.
+        seed: of the facts.
+
+    Returns:
+        The questions; every fact is independent of all others, so that nothing but memory can answer.
+
+    Raises:
+        InvalidInputError: for numbers out of range.
+
+    Guarantee: the same arguments give the same set.
+
+    Example:
+        >>> row = make_questions(authors=3, forget=1).forget[0]
+        >>> row["question"].startswith("Where was"), len(row["perturbed_answer"])
+        (True, 5)
+    """
+    if not 1 <= forget < authors <= len(FIRST) * len(LAST):
+        raise InvalidInputError(
+            f"`authors` lie between 2 and {len(FIRST) * len(LAST)} and `forget` below them, got {authors}, {forget}"
+        )
+    if not 1 <= wrong <= 7:
+        raise InvalidInputError(f"`wrong` must lie between 1 and 7, got {wrong}")
+    rng = np.random.default_rng(seed)
+    names = [f"{a} {b}" for a in FIRST for b in LAST]
+    chosen = [names[i] for i in rng.permutation(len(names))[:authors]]
+    rows: list[dict[str, Any]] = []
+    for name in chosen:
+        for slot, question, answer, paraphrase in TEMPLATES:
+            known = VALUES[slot.rstrip("0123456789")]
+            values = [known[i] for i in rng.permutation(len(known))[: wrong + 1]]
+            rows.append(
+                {
+                    "question": question.format(n=name),
+                    "answer": answer.format(n=name, x=values[0]),
+                    "paraphrased_answer": paraphrase.format(n=name, x=values[0]),
+                    "perturbed_answer": [paraphrase.format(n=name, x=v) for v in values[1:]],
+                }
+            )
+    per = len(TEMPLATES)
+    return Questions(tuple(rows[-forget * per :]), tuple(rows[: -forget * per]), per)

@@ -1,0 +1,153 @@
+"""`corollary unlearn` as a user meets it."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from corollary import cli
+from corollary.certificates import load_certificate
+from corollary.errors import CorollaryError
+from corollary.runs import read_tensors, write_tensors
+
+
+class Done:
+    """What a command printed, run in this process: a torch of its own for each would take a minute in all."""
+
+    def __init__(self, *arguments):
+        found = CliRunner().invoke(cli.app, [str(a) for a in arguments])
+        self.stdout, self.stderr, self.returncode = found.stdout, found.stderr, found.exit_code
+        if isinstance(found.exception, CorollaryError):
+            self.stderr = str(found.exception)
+        elif found.exception is not None and not isinstance(found.exception, SystemExit):
+            raise found.exception
+
+
+run_command = Done
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    out = tmp_path_factory.mktemp("unlearn") / "run"
+    done = run_command("unlearn", "fit", "--authors", "7", "--epochs", "40", "--out", out, "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    assert "forget probability" in done.stdout
+    assert "forget quality (p)" in done.stdout
+    return out
+
+
+def copied(fitted, tmp_path):
+    return shutil.copytree(fitted, tmp_path / "run")
+
+
+def test_a_run_verifies_from_its_evidence_and_from_its_models(fitted):
+    for arguments in ((), ("--rescore",)):
+        done = run_command("verify", fitted, *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+    rules = [part.rule for part in load_certificate(fitted)[0].parts]
+    assert rules == [f"unlearning.{n}" for n in ("forgotten", "paraphrases", "retained", "forget_quality")]
+
+
+def test_a_changed_base_or_head_is_noticed(fitted, tmp_path):
+    run = copied(fitted, tmp_path)
+    weights = next((run / "base").glob("weights-*.safetensors"))
+    arrays = {k: v.copy() for k, v in read_tensors(weights).items()}
+    next(iter(arrays.values())).flat[0] += 1
+    write_tensors(weights, arrays)
+    done = run_command("verify", run, "--rescore")
+    assert done.returncode == 4
+    assert "measured again" in done.stdout
+    assert run_command("verify", run).returncode == 0  # the stored evidence is what it was
+
+
+def test_edited_evidence_and_claims_are_noticed(fitted, tmp_path):
+    run = copied(fitted, tmp_path)
+    path = run / "certificate.safetensors"
+    arrays = {k: v.copy() for k, v in read_tensors(path).items()}
+    arrays["evidence/log_likelihood"][0] -= 0.1
+    write_tensors(path, arrays)
+    assert run_command("verify", run, "-q").returncode == 4
+    stored = json.loads((fitted / "certificate.json").read_text())
+    stored["certificate"]["parts"][0]["witness"]["mean"] = 1e-6
+    (run / "certificate.json").write_text(json.dumps(stored))
+    assert run_command("verify", run, "-q").returncode == 3
+
+
+def test_evaluated_again_at_other_settings(fitted, tmp_path):
+    run = copied(fitted, tmp_path)
+    done = run_command("unlearn", "eval", run, "--temperature", "1", "--guidance", "0", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    before, after = told["figures"]["before"], told["figures"]["after"]
+    assert before == after  # s = 0 and T = 1 are the base
+    assert load_certificate(run)[0].attempts == 2
+    page = (run / "report.html").read_text()
+    assert "Answers before and after" in page
+    assert "Forget quality against utility" in page
+
+
+def test_without_a_reference_forget_quality_is_undecided(fitted, tmp_path):
+    run = copied(fitted, tmp_path)
+    setup = json.loads((run / "setup.json").read_text())
+    (run / "setup.json").write_text(json.dumps(setup | {"reference": None}))
+    done = run_command("unlearn", "eval", run)
+    assert done.returncode == 0, done.stderr
+    assert "UNDECIDED" in done.stdout
+    assert run_command("verify", run, "-q").returncode == 0
+    assert run_command("verify", run / "forget_quality.json", "-q").returncode == 4
+
+
+def test_generate_with_heads_and_without(fitted):
+    question = json.loads((fitted / "questions.json").read_text())["forget"][0]
+    on, off = (
+        json.loads(run_command("unlearn", "generate", fitted, question["question"], "--json", *more).stdout)
+        for more in ((), ("--heads", ""))
+    )
+    assert off["answer"] == off["base"] == on["base"]
+    wrong = run_command("unlearn", "generate", fitted, "Who?", "--heads", "nobody")
+    assert wrong.returncode == 1
+    assert "no head is called" in wrong.stderr
+
+
+def test_own_models_and_files(fitted, tmp_path):
+    """The base and the questions of one run as the files of another, without a reference."""
+    questions = json.loads((fitted / "questions.json").read_text())
+    rows = {"forget": questions["forget"], "retain": questions["retain"] + questions["held_out"]}
+    for name, part in rows.items():
+        (tmp_path / f"{name}.json").write_text("\n".join(json.dumps(row) for row in part))
+    files = ("--forget", tmp_path / "forget.json", "--retain", tmp_path / "retain.json")
+    options = ("--epochs", "5", "--threads", "1", "--quiet")
+    out = tmp_path / "mine"
+    done = run_command("unlearn", "fit", "--model", fitted / "base", *files, "--out", out, *options)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["forget_quality"] is None
+    assert np.isfinite(metrics["figures"]["after"]["forget probability"])
+    assert run_command("verify", out, "-q").returncode == 0
+    same = run_command(
+        "unlearn", "fit", "--model", fitted / "base", "--forget", files[1], "--retain", files[1], "--out",
+        tmp_path / "x", *options,
+    )  # fmt: skip
+    assert same.returncode == 1
+    assert "also to be retained" in same.stderr
+
+
+def test_errors_are_one_sentence(tmp_path):
+    q = tmp_path / "q.json"
+    q.write_text('{"question": "a", "answer": "b"}\n')
+    for arguments, message in (
+        (["fit", "--model", tmp_path, "--out", tmp_path / "a"], "questions"),
+        (["fit", "--forget", q, "--out", tmp_path / "b"], "both"),
+        (
+            ["fit", "--forget", tmp_path / "q.json", "--retain", tmp_path / "q.json", "--out", tmp_path / "c"],
+            "perturbed",
+        ),
+        (["eval", tmp_path], "no finished run"),
+        (["generate", tmp_path, "Who?"], "no finished run"),
+    ):
+        done = run_command("unlearn", *arguments)
+        assert done.returncode == 1, (arguments, done.stderr)
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr

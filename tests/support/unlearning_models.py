@@ -1,0 +1,41 @@
+"""Small models, random questions and heads for the tests of unlearning."""
+
+import torch
+
+from corollary.unlearning import Examples, TemperTiltHead, TemperTiltModel
+
+WORDS = 50
+
+
+def sequences(rng, count, *, vocab=WORDS, longest=9):
+    """Random questions with answers, each starting with token 0 and ending with it."""
+    prompts = [[0, *rng.integers(1, vocab, rng.integers(1, longest))] for _ in range(count)]
+    answers = [[*rng.integers(1, vocab, rng.integers(1, longest)), 0] for _ in range(count)]
+    return Examples.from_tokens(prompts, answers)
+
+
+def tiny(kind):
+    """A Hugging Face model of a few thousand random weights."""
+    import transformers
+
+    torch.manual_seed(0)
+    if kind == "llama":
+        config = transformers.LlamaConfig(
+            vocab_size=WORDS, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=1, max_position_embeddings=64, bos_token_id=0, eos_token_id=0, initializer_range=0.4,
+        )  # fmt: skip
+        return transformers.LlamaForCausalLM(config).eval()
+    config = transformers.GPT2Config(
+        vocab_size=WORDS, n_embd=16, n_layer=2, n_head=2, n_positions=64, bos_token_id=0, eos_token_id=0,
+        initializer_range=0.4,
+    )  # fmt: skip
+    return transformers.GPT2LMHeadModel(config).eval()
+
+
+def with_heads(base, *, temperature=1.5, names=("a", "b")):
+    heads = {}
+    for i, name in enumerate(names):
+        heads[name] = TemperTiltHead(16, WORDS, rank=3, seed=i, offset=0.3 * i)
+        with torch.no_grad():
+            heads[name].out.mul_(100)
+    return TemperTiltModel(base, heads, temperature=temperature)

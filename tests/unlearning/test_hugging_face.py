@@ -1,0 +1,165 @@
+"""Tiny random models of Hugging Face go through fit, eval, generate, save and load; the processor; composed models."""
+
+import numpy as np
+import pytest
+import torch
+from unlearning_models import sequences, tiny, with_heads
+
+from corollary.documents import Documents
+from corollary.errors import InvalidFileError, InvalidInputError
+from corollary.gating import BayesGate, ComposedLM
+from corollary.models import LanguageModel, NgramModel, TransformerConfig, TransformerLM, load
+from corollary.unlearning import (
+    ByteTokenizer,
+    Examples,
+    TemperTiltModel,
+    TemperTiltProcessor,
+    WrappedTokenizer,
+    fit_temper_tilt,
+    load_base,
+    tofu,
+)
+
+
+def local_model(kind, folder, *, extra=0):
+    """A tiny model and a word tokenizer of made-up questions, saved as Hugging Face does."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    texts = " ".join(tofu.make_questions(authors=6, forget=2).texts())
+    pieces = sorted({p for p, _ in pre_tokenizers.Whitespace().pre_tokenize_str(texts + " Question : Answer")})
+    words = {"</s>": 0, "<unk>": 1, **{w: i for i, w in enumerate(pieces, 2)}}
+    inner = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner, eos_token="</s>", bos_token="</s>", unk_token="<unk>"
+    )
+    torch.manual_seed(0)
+    size = len(words) + extra
+    if kind == "llama":
+        config = transformers.LlamaConfig(
+            vocab_size=size, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=1, max_position_embeddings=128, bos_token_id=0, eos_token_id=0,
+        )  # fmt: skip
+        model = transformers.LlamaForCausalLM(config)
+    else:
+        config = transformers.GPT2Config(
+            vocab_size=size, n_embd=16, n_layer=2, n_head=2, n_positions=128, bos_token_id=0, eos_token_id=0
+        )
+        model = transformers.GPT2LMHeadModel(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_fit_eval_generate_save_load(kind, tmp_path):
+    base, tokenizer = load_base(local_model(kind, tmp_path / "base"))
+    made = tofu.make_questions(authors=6, forget=2)
+    lost, kept = (Examples.from_pairs(rows, tokenizer) for rows in (made.forget, made.retain))
+    model = fit_temper_tilt(base, lost, kept, rank=4, epochs=4, temperature=1.3)
+    part = tofu.evaluate(model, made.forget[:5], tokenizer, max_new_tokens=8)
+    assert part.perturbed.shape == (5, 5)
+    assert np.isfinite(part.truth_ratio).all()
+    prompts = [lost.prompt(i).tolist() for i in range(3)]
+    drawn = model.generate(prompts, max_new_tokens=5, temperature=1.0, top_p=0.9, seed=1)
+    model.save_pretrained(tmp_path / "heads")
+    again = TemperTiltModel.from_pretrained(tmp_path / "heads", load_base(tmp_path / "base")[0])
+    assert again.generate(prompts, max_new_tokens=5, temperature=1.0, top_p=0.9, seed=1) == drawn
+    assert isinstance(again, LanguageModel)
+
+
+def test_wrong_tokenizers_and_folders_are_named(tmp_path):
+    folder = local_model("gpt2", tmp_path / "small", extra=-5)
+    with pytest.raises(InvalidInputError, match="own tokenizer"):
+        load_base(folder)
+    with pytest.raises(InvalidInputError, match="end-of-text"):
+        WrappedTokenizer(object())
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "config.json").write_text("{}")
+    with pytest.raises(InvalidFileError):
+        load_base(tmp_path / "bad")
+    base, _ = load_base(local_model("llama", tmp_path / "good"))
+    long = Examples.from_pairs([{"question": "é" * 3, "answer": "ü"}], ByteTokenizer())
+    with pytest.raises(InvalidInputError, match="own tokenizer"):
+        fit_temper_tilt(tiny("llama"), long, long)
+    assert base is not None
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_the_processor_gives_the_same_tokens_inside_a_foreign_generate(kind, beams, examples):
+    base = tiny(kind)
+    model = with_heads(base)
+    prompts = [examples.prompt(i).tolist() for i in range(4)]
+    longest = max(map(len, prompts))
+    inputs = torch.tensor([[0] * (longest - len(p)) + p for p in prompts])
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
+    own = model.generate(prompts, max_new_tokens=6, beams=beams, heads=[["a"], ["b"], [], ["a", "b"]])
+    lists = [["a"], ["b"], [], ["a", "b"]]
+    options = {"num_beams": beams, "do_sample": False, "max_new_tokens": 6, "pad_token_id": 0}
+    with TemperTiltProcessor(model, heads=lists, attention_mask=mask) as processor:
+        found = base.generate(inputs, attention_mask=mask, logits_processor=[processor], **options)
+    for row, expected in zip(found[:, longest:].tolist(), own, strict=True):
+        cut = row.index(0) if 0 in row else len(row)
+        assert row[:cut] == expected
+    assert not base.base_model._forward_hooks
+
+
+def test_the_processor_refuses_what_it_cannot_serve(own, examples):
+    with pytest.raises(InvalidInputError, match="Hugging Face"):
+        TemperTiltProcessor(with_heads(own))
+    processor = TemperTiltProcessor(with_heads(tiny("gpt2")))
+    with pytest.raises(InvalidInputError, match="inside"):
+        processor(torch.zeros(1, 2, dtype=torch.long), torch.zeros(1, 50))
+
+
+# The join: heads on composed models
+
+
+def composed(rng):
+    config = TransformerConfig(vocab_size=50, width=16, layers=1, heads=2, context=64)
+    experts = {name: TransformerLM(config, seed=i) for i, name in enumerate(("one", "two"))}
+    for model in experts.values():
+        with torch.no_grad():
+            model.embedding.weight.mul_(20)
+    return ComposedLM(experts, BayesGate(2))
+
+
+def test_a_head_on_a_composed_model(rng, tmp_path):
+    base = composed(rng)
+    lost, kept = sequences(rng, 6), sequences(rng, 18)
+    before = base.fingerprint()
+    model = fit_temper_tilt(base, lost, kept, rank=4, epochs=80, learning_rate=3e-2, temperature=1.2)
+    assert model.backbone.width == 32  # the states of both experts, side by side
+    assert base.fingerprint() == before
+    off, on = model.score(lost, heads=[]).mean_nll, model.score(lost).mean_nll
+    assert on.mean() > off.mean()
+    inner = Documents.from_sequences([lost.sequence(i)[1:] for i in range(6)], dtype=np.int32)
+    whole = TemperTiltModel(base).score(
+        Examples.from_tokens(
+            [[0]] * 6, [inner.tokens[a:b] for a, b in zip(inner.offsets, inner.offsets[1:], strict=False)]
+        )
+    )
+    assert np.allclose(whole.log_probs, base.log_probs(inner), atol=1e-4)
+    prompts = [lost.prompt(i).tolist() for i in range(4)]
+    slow = model.generate(prompts, max_new_tokens=4, use_cache=False)
+    assert model.generate(prompts, max_new_tokens=4) == slow
+    assert model.generate(prompts[:2], max_new_tokens=4, beams=2) == model.generate(
+        prompts[:2], max_new_tokens=4, beams=2, use_cache=False
+    )
+    model.save(tmp_path)
+    assert load(tmp_path).fingerprint() == model.fingerprint()
+
+
+def test_models_without_states_get_a_bag_of_words(rng):
+    lost = [{"question": "who wrote emma", "answer": "jane did"}]
+    kept = [{"question": "who wrote faust", "answer": "goethe did"}, {"question": "and ulysses", "answer": "joyce"}]
+    table = NgramModel.fit(Documents.from_texts([f"{r['question']}\n{r['answer']}" for r in lost + kept] * 3), order=5)
+    base = ComposedLM({"table": table, "same": table}, BayesGate(2))
+    sets = [Examples.from_pairs(rows, ByteTokenizer()) for rows in (lost, kept)]
+    for model in (table, base):
+        tilted = fit_temper_tilt(model, *sets, rank=4, epochs=200, learning_rate=3e-2)
+        assert tilted.fits["forgotten"].losses[-1] < 0.3
+        gained = [tilted.score(s).mean_nll - tilted.score(s, heads=[]).mean_nll for s in sets]
+        assert gained[0].mean() > gained[1].mean() + 0.2
