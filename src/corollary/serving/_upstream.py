@@ -10,7 +10,7 @@ Redirects are not followed, and only configured URLs are called, so the key goes
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import aiohttp
 
@@ -55,6 +55,7 @@ class Reply:
         """Leave the upstream alone."""
 
 
+@runtime_checkable
 class Upstream(Protocol):
     """What the gateway asks of a model, local or remote."""
 
