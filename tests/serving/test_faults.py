@@ -15,31 +15,9 @@ from pathlib import Path
 import openai
 import pytest
 from mock_upstream import MockUpstream
-from running_gateway import PRICES, check_statement, cost, running, settled, tables
+from running_gateway import CHAT, PRICES, ask, check_statement, cost, post, running, settled, tables
 
 from corollary.serving import GatewayLedger
-
-CHAT = {"messages": [{"role": "user", "content": "easy 1"}]}
-
-
-def post(base, body, path="/v1/chat/completions", headers=None, timeout=30):
-    """(status, headers, JSON body)."""
-    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = urllib.request.Request(base + path, raw, {"Content-Type": "application/json", **(headers or {})})
-    try:
-        with urllib.request.urlopen(request, timeout=timeout) as reply:
-            return reply.status, lower(reply.headers), json.loads(reply.read())
-    except urllib.error.HTTPError as problem:
-        with problem:
-            return problem.code, lower(problem.headers), json.loads(problem.read())
-
-
-def lower(headers):
-    return {name.lower(): value for name, value in headers.items()}
-
-
-def ask(base, model="small", **more):
-    return post(base, {"model": model, **CHAT, **more})
 
 
 def states(gateway):

@@ -1,8 +1,11 @@
 """A gateway listening in a thread of the test's process, and what must hold of its ledger."""
 
 import contextlib
+import json
 import threading
 import time
+import urllib.error
+import urllib.request
 
 import numpy as np
 import uvicorn
@@ -78,3 +81,26 @@ def check_statement(url, true_spend):
         return found
     finally:
         ledger.close()
+
+
+CHAT = {"messages": [{"role": "user", "content": "easy 1"}]}
+
+
+def post(base, body, path="/v1/chat/completions", headers=None, timeout=30):
+    """(status, headers, JSON body)."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(base + path, raw, {"Content-Type": "application/json", **(headers or {})})
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as reply:
+            return reply.status, lower(reply.headers), json.loads(reply.read())
+    except urllib.error.HTTPError as problem:
+        with problem:
+            return problem.code, lower(problem.headers), json.loads(problem.read())
+
+
+def lower(headers):
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def ask(base, model="small", **more):
+    return post(base, {"model": model, **CHAT, **more})
