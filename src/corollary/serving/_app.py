@@ -273,7 +273,12 @@ class Doors:
 
     async def document(self, request: Request) -> Response:
         """`GET /openapi.json`."""
-        return answer(openapi(locked=self.gateway.locked, models=self._models(LOCAL)))
+        tables = [u.table for u in self.gateway.upstreams.values()]
+        return answer(openapi(
+            locked=self.gateway.locked, models=self._models(LOCAL),
+            heads=sorted({head for table in tables for head in table.heads}),
+            images=any(table.images for table in tables), embeddings=any(table.embeddings for table in tables),
+        ))  # fmt: skip
 
     async def page(self, request: Request) -> Response:
         """`GET /`: the live page; it holds no figure by itself."""

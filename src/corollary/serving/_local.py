@@ -8,6 +8,7 @@ request at a time, and tokens reach the event loop as they are drawn.
 import asyncio
 import codecs
 import inspect
+import logging
 import secrets
 import threading
 import time
@@ -22,6 +23,7 @@ from corollary.serving._money import prices_of
 from corollary.serving._upstream import Lost, Rejected, Reply
 
 END = object()
+log = logging.getLogger("corollary.serving")
 
 
 @runtime_checkable
@@ -80,7 +82,7 @@ class TokenModel:
         self.generate, self.encode, self.decode, self.template = generate, encode, decode, template
         try:
             known = inspect.signature(generate).parameters
-            self.knows_heads = "heads" in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
+            self.knows_heads = "heads" in known
         except (TypeError, ValueError):
             self.knows_heads = False
 
@@ -100,7 +102,7 @@ class TokenModel:
         heads: tuple[str, ...],
     ) -> Iterator[str]:  # fmt: skip
         """Pieces of text, one for each token."""
-        options = {"heads": heads} if self.knows_heads else {}
+        options = {"heads": heads} if self.knows_heads or heads else {}
         ids = self.generate(
             prompt, max_tokens=max_tokens, temperature=temperature, top_p=max(top_p, 1e-6), seed=seed, **options
         )
@@ -196,6 +198,7 @@ class LocalUpstream:
                             return
                     put(END)
                 except Exception as problem:
+                    log.exception("%s failed", self.name)
                     put(problem)
 
             threading.Thread(target=draw, name=f"corollary-{self.name}", daemon=True).start()

@@ -1,5 +1,7 @@
 """The OpenAPI document, made from the models that check the bodies."""
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
@@ -26,6 +28,10 @@ GETS = {
 }
 OPEN = ("/health", "/ready", "/openapi.json", "/")
 FORMS = {"/metrics": "text/plain", "/": "text/html"}
+OPTIONS = (
+    "Options of the gateway ride in the field `corollary` or in headers: x-corollary-price (quality per unit of cost), "
+    "x-corollary-quality (take the cheapest model held to be worth this), x-corollary-heads (a, b)."
+)
 STREAMS = ("/v1/chat/completions", "/v1/completions")
 TOLD = {
     "400": "The request is not valid, or asks for what the model cannot do",
@@ -43,27 +49,39 @@ TOLD = {
 }
 
 
-def openapi(*, locked: bool, models: list[str]) -> dict[str, Any]:
-    """The document.
+def openapi(
+    *, locked: bool, models: list[str], heads: Sequence[str] = (), images: bool = False, embeddings: bool = False
+) -> dict[str, Any]:
+    """The document of what this gateway can do.
 
     Args:
         locked: whether a key is needed.
         models: to name as examples.
+        heads: that some model knows.
+        images, embeddings: whether some model takes or gives them.
     """
     _, schemas = models_json_schema(
         [(model, "validation") for model, _ in BODIES.values()], ref_template="#/components/schemas/{model}"
     )
-    found = schemas["$defs"] | {"Error": _error()}
+    found = copy.deepcopy(schemas["$defs"]) | {"Error": _error()}
     for name in ("ChatRequest", "CompletionRequest", "EmbeddingRequest"):
         found[name]["properties"]["model"]["examples"] = models[:4]
+    if heads:
+        found["Options"]["properties"]["heads"]["anyOf"][0]["items"] = {"enum": list(heads)}
+    else:
+        del found["Options"]["properties"]["heads"]
+    if not images:
+        found["Part"]["properties"]["type"]["enum"].remove("image_url")
     paths: dict[str, Any] = {}
     for path, (model, told) in BODIES.items():
+        if path == "/v1/embeddings" and not embeddings:
+            continue
         content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
         types = ["application/json", *(["text/event-stream"] if path in STREAMS else [])]
         operation = _operation(told, types, TOLD, locked=locked and path not in OPEN)
         operation["requestBody"] = {"required": True, "content": content}
         if path != "/v1/feedback":
-            operation["parameters"] = [_option("price", 1e12), _option("quality", 1)]
+            operation["description"] = OPTIONS
         paths[path] = {"post": operation}
     for path, told in GETS.items():
         codes = ["421", *(["401", "403"] if path not in OPEN else [])]
@@ -95,12 +113,6 @@ def _operation(told: str, types: list[str], problems: dict[str, str], *, locked:
     responses: dict[str, Any] = {"200": {"description": "Done", "content": good}}
     responses |= {code: {"description": text, "content": error} for code, text in problems.items()}
     return {"summary": told, "responses": responses} | ({"security": [{"key": []}]} if locked else {})
-
-
-def _option(name: str, most: float) -> dict[str, Any]:
-    schema = {"type": "number", "minimum": 0, "maximum": most}
-    told = {"price": "Quality per unit of cost", "quality": "Take the cheapest model held to be worth this"}[name]
-    return {"name": f"x-corollary-{name}", "in": "header", "required": False, "schema": schema, "description": told}
 
 
 def _error() -> dict[str, Any]:

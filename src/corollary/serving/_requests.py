@@ -6,11 +6,19 @@ Fields that are not named here are passed on as they came: an upstream may know 
 import json
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 LARGEST_ANSWER = 1_000_000
 Name = Annotated[str, Field(min_length=1, max_length=128)]
-Tokens = Annotated[int, Field(ge=1, le=LARGEST_ANSWER)]
+
+
+def _whole(value: Any) -> Any:
+    """JSON knows no integers: 3.0 is one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Tokens = Annotated[int, Field(ge=1, le=LARGEST_ANSWER), BeforeValidator(_whole)]
+Few = Annotated[int, Field(ge=1, le=16), BeforeValidator(_whole)]
 
 
 class Problem(Exception):  # noqa: N818
@@ -64,7 +72,7 @@ class StreamOptions(_Body):
 class _Completion(_Body):
     model: Name
     max_tokens: Tokens | None = None
-    n: Annotated[int, Field(ge=1, le=16)] | None = None
+    n: Few | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -83,7 +91,7 @@ class CompletionRequest(_Completion):
     """Body of `POST /v1/completions`."""
 
     prompt: str | Annotated[list[str], Field(min_length=1, max_length=64)]
-    best_of: Annotated[int, Field(ge=1, le=16)] | None = None
+    best_of: Few | None = None
 
 
 class EmbeddingRequest(_Body):

@@ -54,5 +54,10 @@ async function look() {
   setTimeout(look, 2000);
 }
 
-at("enter").addEventListener("click", () => { key = at("key").value.trim(); at("key").value = ""; if (key) look(); });
+at("ask").addEventListener("submit", event => {
+  event.preventDefault();
+  key = at("key").value.trim();
+  at("key").value = "";
+  if (key) look();
+});
 if (document.body.dataset.locked === "yes") at("door").hidden = false; else look();
