@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from corollary.errors import BudgetError, InvalidInputError
 from corollary.serving import _tables as t
 from corollary.serving._config import database_url
 from corollary.serving._money import Limit
+from corollary.serving._prepared import Statements
 from corollary.serving._writer import Operation, Writer
 
 PENDING, ANSWERED, UNKNOWN, REFUSED = "pending", "answered", "unknown", "refused"
@@ -105,8 +105,7 @@ class GatewayLedger:
         self.url = database_url(url)
         self.engine = t.open_database(self.url, pages=pages, read_only=read_only)
         self._known: set[Spot] = set()
-        insert = postgresql.insert if self.engine.dialect.name == "postgresql" else sqlite.insert
-        self._open_spot = insert(t.account).on_conflict_do_nothing()
+        self._sql = Statements(self.engine.dialect)
         self.writer: Writer | None = None if read_only else Writer(self.engine, self._commit)
 
     def close(self) -> None:
@@ -176,15 +175,10 @@ class GatewayLedger:
             self._settle(link, settled, after)
             outcome = self._reserve(link, reserved, after)
             moved = [(spot, held) for spot, held in after.items() if tuple(held) != before[spot]]
-            if moved:
-                rows = [{"n": n, "s": s, "money": held[0], "tokens": held[1]} for (n, s), held in moved]
-                link.execute(_MOVE, rows)
-        notes = [op.body for op in batch if op.kind == "note"]
-        if notes:
-            link.execute(t.request.insert(), notes)
-        ends = [op.body for op in batch if op.kind == "finish"]
-        if ends:
-            link.execute(_FINISH, ends)
+            rows = [{"n": n, "s": s, "money": held[0], "tokens": held[1]} for (n, s), held in moved]
+            self._sql.move.run(link, rows)
+        self._sql.request.run(link, [op.body for op in batch if op.kind == "note"])
+        self._sql.finish.run(link, [op.body for op in batch if op.kind == "finish"])
         found = []
         for op in batch:
             if op.kind == "work":
@@ -197,11 +191,9 @@ class GatewayLedger:
         """What is charged to each account, its row locked until the transaction ends."""
         if not spots:
             return {}
-        if fresh := [s for s in spots if s not in self._known]:
-            link.execute(self._open_spot, [{"name": n, "start": s, "money": 0, "tokens": 0} for n, s in fresh])
-        query = sa.select(t.account).where(t.account.c.name.in_([n for n, _ in spots]))
-        query = query.where(t.account.c.start.in_([s for _, s in spots])).order_by(t.account.c.name, t.account.c.start)
-        found = {(r.name, r.start): (r.money, r.tokens) for r in link.execute(query.with_for_update())}
+        fresh = [{"name": n, "start": s, "money": 0, "tokens": 0} for n, s in spots if (n, s) not in self._known]
+        self._sql.open.run(link, fresh)
+        found = self._sql.look(link, spots)
         if not found.keys() >= set(spots):  # opened in a transaction that then failed
             self._known.clear()
             return self._balances(link, spots)
@@ -224,9 +216,8 @@ class GatewayLedger:
             })  # fmt: skip
             if s.finish:
                 ends.append({"i": s.call.request, **{k: s.finish.get(k) for k in ("served", "status", "seconds")}})
-        link.execute(_END, rows)
-        if ends:
-            link.execute(_FINISH, ends)
+        self._sql.end.run(link, rows)
+        self._sql.finish.run(link, ends)
 
     def _reserve(
         self, link: sa.Connection, reserved: Sequence[Reservation], held: dict[Spot, list[int]]
@@ -253,12 +244,10 @@ class GatewayLedger:
             calls.append({
                 "id": c.id, "request": c.request, "model": c.model, "accounts": json.dumps(c.spots), "state": PENDING,
                 "created": c.created, "maximum": c.maximum, "maximum_tokens": c.maximum_tokens,
-                "money": c.maximum, "tokens": c.maximum_tokens,
+                "money": c.maximum, "tokens": c.maximum_tokens, "tokens_in": None, "tokens_out": None,
             })  # fmt: skip
-        if requests:
-            link.execute(t.request.insert(), requests)
-        if calls:
-            link.execute(t.call.insert(), calls)
+        self._sql.request.run(link, requests)
+        self._sql.call.run(link, calls)
         return outcome
 
     def give_up(self, *, older: float) -> int:
@@ -301,21 +290,6 @@ def _unsent(call: Call) -> Settlement:
     return Settlement(call, REFUSED, 0)
 
 
-_MOVE = (
-    t.account.update()
-    .where(t.account.c.name == sa.bindparam("n"), t.account.c.start == sa.bindparam("s"))
-    .values(money=sa.bindparam("money"), tokens=sa.bindparam("tokens"))
-)
-_END = (
-    t.call.update()
-    .where(t.call.c.id == sa.bindparam("i"))
-    .values({c: sa.bindparam(c) for c in ("state", "money", "tokens", "tokens_in", "tokens_out")})
-)
-_FINISH = (
-    t.request.update()
-    .where(t.request.c.id == sa.bindparam("i"))
-    .values({c: sa.bindparam(c) for c in ("served", "status", "seconds")})
-)
 _CALLS = (
     sa.select(
         t.call.c.request,
