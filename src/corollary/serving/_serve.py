@@ -7,7 +7,7 @@ from typing import Any
 from corollary.errors import InvalidInputError, MissingExtraError
 from corollary.serving._gateway import Gateway
 
-SWITCH = 0.0005  # seconds: the ledger's thread must not keep the event loop waiting for the default 5 ms
+SWITCH = 0.0001  # seconds: the ledger's thread must not keep the event loop waiting for the default 5 ms
 
 
 def run_gateway(gateway: Gateway, *, ready: Any = None) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import math
+import random
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -15,6 +16,9 @@ from corollary.serving._ledger import Call
 from corollary.serving._policy import Choice
 from corollary.serving._requests import Options
 from corollary.serving._upstream import Refused, Reply, Upstream
+
+
+_IDS = random.Random(secrets.randbits(256))  # unique, not secret: what a key may judge is checked by the key
 
 
 @dataclass
@@ -33,7 +37,7 @@ class Wanted:
     answers: int = 1
     images: int = 0
     most: int | None = None  # tokens of an answer, where the request says
-    id: str = field(default_factory=lambda: f"req-{secrets.token_hex(12)}")
+    id: str = field(default_factory=lambda: f"req-{_IDS.getrandbits(96):024x}")
     begun: float = field(default_factory=time.perf_counter)
     created: float = field(default_factory=time.time)
 
