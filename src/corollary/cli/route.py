@@ -33,7 +33,13 @@ Delta = Annotated[float, typer.Option(min=1e-6, max=0.5, help="Probability that 
 
 @app.command()
 def fit(
-    log: Log,
+    log: Annotated[
+        Path | None, typer.Argument(metavar="[LOG]", help="Log of requests: .jsonl, .csv or .parquet, wide or long.")
+    ] = None,
+    from_ledger: Annotated[
+        str | None, typer.Option("--from-ledger", help="Instead: judged requests of a gateway (its gateway.toml or ledger).")
+    ] = None,
+    texts: Annotated[Path | None, typer.Option(help="With a ledger of hashes: a file with the prompts.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/router"),
     budget: Budget = None,
     quality: Quality = None,
@@ -61,10 +67,13 @@ def fit(
 
     if budget is not None and quality is not None:
         raise typer.BadParameter("--budget and --quality exclude each other")
+    if (log is None) == (from_ledger is None):
+        raise typer.BadParameter("give a LOG, or --from-ledger")
     ui.set_threads(threads)
     config = {
         "verb": "route",
-        "log": str(log.resolve()),
+        "log": str(log.resolve()) if log is not None else None,
+        "ledger": from_ledger,
         "budget": budget,
         "quality": quality,
         "prompt": prompt,
@@ -80,7 +89,10 @@ def fit(
     }
     with RunFolder(out, config, overwrite=overwrite) as run, ui.progress(quiet=quiet or as_json) as tell:
         tell("reading", 0.05)
-        data = read(log, prompt=prompt, models=models, group=group, exclude=exclude, prices=prices)
+        if log is None:
+            data = _of_ledger(from_ledger or "", texts)
+        else:
+            data = read(log, prompt=prompt, models=models, group=group, exclude=exclude, prices=prices)
         if not (quiet or as_json):
             echo(data)
         metrics, certificate = fit_run(
@@ -196,6 +208,21 @@ def export(
         raise InvalidInputError(f"{out.parent} is no folder; make it, or give another --out")
     write_json(out, forms[form](load(folder)))
     ui.say(str(out))
+
+
+def _of_ledger(where: str, texts: Path | None) -> Any:
+    """The judged requests of a gateway."""
+    from corollary.cli.keys import ledger_url
+    from corollary.serving._config import read_gateway
+    from corollary.serving._from_ledger import ledger_log, texts_of
+    from corollary.serving._ledger import GatewayLedger
+
+    unit = read_gateway(where).ledger.unit if where.endswith(".toml") else "money"
+    book = GatewayLedger(ledger_url(where), read_only=True)
+    try:
+        return ledger_log(book, prompts=None if texts is None else texts_of(texts), unit=unit)
+    finally:
+        book.close()
 
 
 def read(

@@ -18,7 +18,8 @@ from corollary.deferral._budgeted_designs import Finite, Margins, Uniform
 from corollary.deferral._budgeted_history import Design, History
 from corollary.deferral._committee import Committee, fit_weighted, scale_to_budget
 from corollary.deferral._two_stage import properties
-from corollary.deferral._two_stage_router import checked_prices, values_of
+from corollary.deferral._two_stage_router import checked_prices
+from corollary.deferral._worth import values_of
 from corollary.errors import InvalidInputError, NotFittedError
 
 METHODS = ("committee", "finite", "convex", "ellipsoid", "uniform", "full")

@@ -15,7 +15,7 @@ from torch import Tensor
 from corollary.deferral._budgeted_history import History
 from corollary.deferral._training import Linear, fit_linear
 from corollary.deferral._two_stage import two_stage_loss
-from corollary.deferral._two_stage_router import values_of
+from corollary.deferral._worth import values_of
 from corollary.errors import InvalidInputError
 
 

@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator
 from corollary.deferral._inputs import not_fitted, validated
 from corollary.deferral._training import Linear, as_dense, fit_linear, fit_network, standard_network
 from corollary.deferral._two_stage import PROPERTIES, properties, two_stage_cost, two_stage_loss
+from corollary.deferral._worth import values_of
 from corollary.errors import InvalidInputError
 
 
@@ -186,20 +187,6 @@ class TwoStageRouter(BaseEstimator):
             share=0.15,
             seed=self.seed,
         )
-
-
-def values_of(scores: Float[np.ndarray, "n k"], loss: str) -> Float[np.ndarray, "n k"]:
-    """What each expert is worth: the sigmoid for "value", the score for "squared", the softmax policy for the others.
-
-    Example:
-        >>> values_of(np.zeros((1, 2)), "value").tolist(), values_of(np.zeros((1, 4)), "ec").tolist()
-        ([[0.5, 0.5]], [[0.25, 0.25, 0.25, 0.25]])
-    """
-    from scipy.special import expit, softmax
-
-    if loss == "squared":
-        return scores
-    return expit(scores) if loss == "value" else softmax(scores, axis=1)
 
 
 def checked_prices(prices: Any, k: int) -> Float[np.ndarray, " k"]:

@@ -38,6 +38,7 @@ _HOME = {
     "routellm_curve": "_metrics",
     "routellm_optimal": "_metrics",
     "sweep_choices": "_metrics",
+    "value_gap": "_monitor",
     "vllm_artifact": "_export_vllm",
 }
 

@@ -14,6 +14,7 @@ from corollary.deferral.routing._calibration import Calibrated, calibrate
 from corollary.deferral.routing._evaluation import evaluate
 from corollary.deferral.routing._features import Features
 from corollary.deferral.routing._log import RoutingLog
+from corollary.deferral.routing._monitor import value_gap
 from corollary.deferral.routing._prompt_router import PromptRouter
 from corollary.errors import InvalidInputError
 from corollary.runs import RunFolder, read_json, read_tensors, write_json, write_tensors
@@ -91,6 +92,10 @@ def calibrate_run(
     if found.certificate.claims:
         router.price = found.price
         router.save(place)
+    certified = np.isin(log.row_hashes(), found.evidence["rows"])
+    if certified.any():  # what a drift monitor compares new traffic with
+        scores = value_gap(router.values(log.prompts, log.given)[certified], router.costs)
+        write_tensors(place / "drift.safetensors", {"scores": scores})
     save_certificate(folder, found.certificate, found.evidence)
     return found
 

@@ -7,8 +7,27 @@ in all time, not a day.
 """
 
 import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from corollary.errors import InvalidInputError
+
+
+def value_gap(values: ArrayLike, costs: ArrayLike) -> Float[np.ndarray, " n"]:
+    """(n,) what the best model is held to be worth above the cheapest: what routing turns on, and what drift moves.
+
+    Args:
+        values: (n, K) worths.
+        costs: (K,) mean costs.
+
+    Guarantee: none.
+
+    Example:
+        >>> value_gap([[0.5, 0.7], [0.9, 0.8]], [0.0, 1.0]).round(3).tolist()
+        [0.2, 0.0]
+    """
+    worth = np.asarray(values, dtype=np.float64)
+    return worth.max(1) - worth[:, int(np.argmin(np.asarray(costs)))]
 
 
 class MeanMonitor:

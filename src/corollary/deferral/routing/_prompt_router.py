@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from corollary.certificates import digest
-from corollary.deferral._two_stage_router import TwoStageRouter, values_of
+from corollary.deferral._worth import values_of
 from corollary.deferral.routing._features import Features
 from corollary.deferral.routing._log import RoutingLog
 from corollary.deferral.routing._metrics import price_grid, sweep_choices
@@ -76,6 +76,8 @@ class PromptRouter:
 
     def fit_features(self, x: Any, log: RoutingLog) -> "PromptRouter":
         """As `fit`, on features that were computed before."""
+        from corollary.deferral._two_stage_router import TwoStageRouter  # torch: to learn, not to decide
+
         cells = None
         if log.propensity is not None:
             seen = ~np.isnan(log.quality)

@@ -1,0 +1,129 @@
+"""A request on its way: what is wanted, what is served, the row it leaves in the ledger, the headers it comes back with."""
+
+import asyncio
+import hashlib
+import json
+import math
+import random
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from corollary.deferral._ledger_schema import NANO
+from corollary.serving._keys import Caller
+from corollary.serving._ledger import Call
+from corollary.serving._policy import Choice
+from corollary.serving._requests import Options
+from corollary.serving._upstream import Refused, Reply, Upstream
+
+
+_IDS = random.Random(secrets.randbits(256))  # unique, not secret: what a key may judge is checked by the key
+
+
+@dataclass
+class Wanted:
+    """A request, checked: what to send, and what bounds its price."""
+
+    kind: str
+    model: str
+    body: dict[str, Any]
+    size: int  # bytes of the request as it came
+    text: str
+    caller: Caller
+    options: Options
+    stream: bool = False
+    shows_usage: bool = False
+    answers: int = 1
+    images: int = 0
+    most: int | None = None  # tokens of an answer, where the request says
+    id: str = field(default_factory=lambda: f"req-{_IDS.getrandbits(96):024x}")
+    begun: float = field(default_factory=time.perf_counter)
+    created: float = field(default_factory=time.time)
+
+
+@dataclass
+class Served:
+    """An answer under way: from whom, on which reservation, with what to tell in the headers."""
+
+    wanted: Wanted
+    upstream: Upstream
+    call: Call
+    choice: Choice | None
+    reply: Reply
+    headers: dict[str, str]
+
+
+async def take_place(upstream: Upstream) -> None:
+    """A free place at an upstream, waited for no longer than it allows; `places.release()` gives it back.
+
+    Raises:
+        Refused: where none came free.
+    """
+    wait = upstream.table.queue_timeout
+    if not upstream.places.locked():
+        await upstream.places.acquire()
+        return
+    try:
+        async with asyncio.timeout(wait):
+            await upstream.places.acquire()
+    except TimeoutError:
+        raise Refused(f"no free place within {wait:g} s", again=False) from None
+
+
+def counted(usage: Any) -> tuple[int, int] | None:
+    """Tokens in and out as an upstream counted them; None where it did not.
+
+    Example:
+        >>> counted({"prompt_tokens": 3, "completion_tokens": 4}), counted({"prompt_tokens": "3"}), counted(None)
+        ((3, 4), None, None)
+    """
+    if not isinstance(usage, dict):
+        return None
+    into, out = usage.get("prompt_tokens"), usage.get("completion_tokens", 0)
+    if type(into) is int and type(out) is int and 0 <= into < 1 << 40 and 0 <= out < 1 << 40:
+        return into, out
+    return None
+
+
+def prompt_hash(text: str) -> str:
+    """SHA-256 of a prompt, by which rows of the ledger are found again."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def request_row(
+    wanted: Wanted, choice: Choice | None, *, drawn: str, replica: str, policy: str, keep_text: bool
+) -> dict[str, Any]:
+    """The row of a request; its prompt only where the configuration asks for it."""
+    price = None if choice is None or not math.isfinite(choice.price) else choice.price
+    return {
+        "id": wanted.id, "created": wanted.created, "replica": replica, "key": wanted.caller.name,
+        "asked": wanted.model, "drawn": drawn, "greedy": drawn if choice is None else choice.greedy,
+        "served": None, "policy": "" if choice is None else policy, "price": price,
+        "worth": None if choice is None else json.dumps({m: round(v, 6) for m, v in choice.worth.items()}),
+        "propensity": None if choice is None else json.dumps(choice.propensity),
+        "hash": prompt_hash(wanted.text), "prompt": wanted.text.replace("\x00", "") if keep_text else None,
+        "status": None, "seconds": None, "score": None,
+    }  # fmt: skip
+
+
+def response_headers(
+    wanted: Wanted, choice: Choice | None, call: Call, *, most: int, estimate: int, status: str, confidence: float | None
+) -> dict[str, str]:
+    """What an answer's headers tell: names of the configuration and numbers, never a word of the request."""
+    found = {
+        "x-corollary-id": wanted.id,
+        "x-corollary-model": call.model,
+        "x-corollary-price": f"{estimate / NANO:.9g}",
+        "x-corollary-maximum": f"{call.maximum / NANO:.9g}",
+        "x-corollary-certificate": status,
+    }
+    if wanted.most is None and wanted.kind != "embeddings":
+        found["x-corollary-max-tokens"] = str(most)
+    if choice is not None:
+        found["x-corollary-drawn"] = choice.drawn
+        found["x-corollary-propensity"] = f"{choice.propensity[choice.drawn]:.6g}"
+        found["x-corollary-worth"] = f"{choice.worth[call.model]:.4f}"
+        if confidence is not None and choice.standard:
+            found["x-corollary-confidence"] = f"{confidence:g}"
+    return found
