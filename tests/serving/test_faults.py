@@ -104,9 +104,9 @@ def test_a_stream_that_breaks_ends_with_an_error_the_client_raises(mock, tmp_pat
     with running({"upstreams": tables(mock.url, idle_timeout=0.4)}, path=tmp_path) as (base, gateway):
         with openai.OpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0) as c:
             said = []
+            stream = c.chat.completions.create(model="small", stream=True, **CHAT)
             with pytest.raises(openai.APIError, match="broke"):
-                for piece in c.chat.completions.create(model="small", stream=True, **CHAT):
-                    said.append(piece.choices[0].delta.content)
+                said.extend(piece.choices[0].delta.content for piece in stream)
         assert said == ["one", " two", " three"]
         assert states(gateway) == {"unknown": 1}
         assert gateway.flying == 0
@@ -158,7 +158,7 @@ def test_a_missing_usage_is_charged_at_the_maximum(mock, tmp_path):
 def test_a_full_disk_stops_the_sending_and_keeps_the_statement(mock, tmp_path):
     url = f"sqlite:///{tmp_path}/full.sqlite"
     ledger = GatewayLedger(url, pages=34)
-    with running({"upstreams": tables(mock.url), "ledger": {"url": url}}, ledger=ledger) as (base, gateway):
+    with running({"upstreams": tables(mock.url), "ledger": {"url": url}}, ledger=ledger) as (base, _):
         found = [ask(base)[0] for _ in range(250)]
         assert set(found) == {200, 503}
         assert found[-1] == 503

@@ -100,7 +100,9 @@ def test_the_audit_sees_an_edited_number(ledger):
 
 def test_whoever_is_cancelled_while_waiting_gives_the_reservation_back(ledger):
     async def play():
-        task = asyncio.create_task(ledger.reserve(Reservation(call(1, 7), (Limit("t/forever", None, 9, None),), row("r1"))))
+        task = asyncio.create_task(
+            ledger.reserve(Reservation(call(1, 7), (Limit("t/forever", None, 9, None),), row("r1")))
+        )
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -153,7 +155,9 @@ def test_the_password_of_a_database_is_in_no_message():
 
 
 def test_prices_round_up_and_bytes_bound_tokens():
-    prices = prices_of(UpstreamTable(url="http://x/v1", model="m", input_price=0.1, output_price=0.4, request_price=0.001))
+    prices = prices_of(
+        UpstreamTable(url="http://x/v1", model="m", input_price=0.1, output_price=0.4, request_price=0.001)
+    )
     rng = np.random.default_rng(0)
     for _ in range(1000):
         i, o = (int(x) for x in rng.integers(0, 10**6, 2))

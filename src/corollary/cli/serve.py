@@ -12,13 +12,18 @@ from corollary.errors import MissingExtraError
 
 def run(
     router: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="Run folder of `corollary route fit`; without it, models are named.")
+        Path | None,
+        typer.Argument(metavar="[RUN]", help="Run folder of `corollary route fit`; without it, models are named."),
     ] = None,
     config: Annotated[Path, typer.Option(help="Upstreams, prices, budgets (TOML).")] = Path("gateway.toml"),
-    demo: Annotated[bool, typer.Option("--demo", help="Two toy models in this process; no key, no file needed.")] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Two toy models in this process; no key, no file needed.")
+    ] = False,
     host: Annotated[str | None, typer.Option(help="Address to listen on; this machine alone by default.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 8080 by default, 0: a free one.")] = None,
-    out: Annotated[Path | None, typer.Option(help="With --demo: where its files go; a temporary folder by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --demo: where its files go; a temporary folder by default.")
+    ] = None,
     quiet: ui.Quiet = False,
 ) -> None:
     """Serve models behind one OpenAI-compatible address: routed, budgeted, recorded, with a certificate.
@@ -45,7 +50,9 @@ def run(
         with ui.progress(quiet=quiet) as tell:
             tell("learning a router", 0.3)
             gateway = demo_gateway(place, host=host or "127.0.0.1", port=8080 if port is None else port)
-        run_gateway(gateway, ready=lambda bound: None if quiet else ui.say(demo_text(bound, gateway.config.server.host)))
+        run_gateway(
+            gateway, ready=lambda bound: None if quiet else ui.say(demo_text(bound, gateway.config.server.host))
+        )
         return
     settings = read_gateway(config)
     changes = {k: v for k, v in (("host", host), ("port", port)) if v is not None}
@@ -53,7 +60,7 @@ def run(
         settings = settings.model_copy(update={"server": settings.server.model_copy(update=changes)})
     gateway = Gateway(settings, router)
     if not settings.server.loopback and not gateway.keys.any:
-        ui.fail(f"{settings.server.host} can be reached from other machines and there is no key; run `corollary keys add NAME`")
+        ui.fail(f"other machines can reach {settings.server.host} and there is no key; run `corollary keys add NAME`")
     run_gateway(gateway, ready=lambda bound: None if quiet else _greet(gateway, bound))
 
 

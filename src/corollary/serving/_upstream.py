@@ -25,7 +25,7 @@ PATHS = {"chat": "chat/completions", "completions": "completions", "embeddings":
 PASSED_ON = (400, 404, 413, 422)
 
 
-class Refused(Exception):  # noqa: N818
+class Refused(Exception):
     """Nothing was done and nothing is owed."""
 
     def __init__(self, reason: str, *, again: bool = True, pause: float | None = None) -> None:
@@ -33,7 +33,7 @@ class Refused(Exception):  # noqa: N818
         self.again, self.pause = again, pause
 
 
-class Rejected(Exception):  # noqa: N818
+class Rejected(Exception):
     """The upstream finds fault with the request."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -41,7 +41,7 @@ class Rejected(Exception):  # noqa: N818
         self.status, self.message = status, message
 
 
-class Lost(Exception):  # noqa: N818
+class Lost(Exception):
     """Nobody knows whether it was done."""
 
 
@@ -122,9 +122,7 @@ class HttpUpstream:
             raise Lost(f"a broken answer ({type(problem).__name__})") from None
 
     async def _ask(self, url: str, body: dict[str, Any], headers: dict[str, str]) -> Reply:
-        response = await self._open().post(
-            url, data=json.dumps(body).encode(), headers=headers, allow_redirects=False
-        )
+        response = await self._open().post(url, data=json.dumps(body).encode(), headers=headers, allow_redirects=False)
         try:
             if response.status != 200:
                 await self._fail(response)
