@@ -42,6 +42,8 @@ from corollary.serving._wanted import (
     Served,
     Wanted,
     counted,
+    maximum,
+    most_tokens,
     refused,
     request_row,
     response_headers,
