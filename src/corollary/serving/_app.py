@@ -321,6 +321,7 @@ def create_app(gateway: Gateway) -> ASGIApp:
 
     Example:
         >>> import tempfile
+        >>> from corollary.serving import GatewayConfig, GatewayLedger
         >>> config = GatewayConfig(upstreams={"small": {"url": "http://127.0.0.1:9/v1", "model": "m"}})
         >>> gateway = Gateway(config, ledger=GatewayLedger(f"{tempfile.mkdtemp()}/gateway.sqlite"))
         >>> app = create_app(gateway)

@@ -47,8 +47,10 @@ from corollary.serving._wanted import (
     refused,
     request_row,
     response_headers,
+    sent,
     take_place,
     unfit,
+    with_fallbacks,
 )  # fmt: skip
 from corollary.serving._watch import try_watch
 
@@ -65,6 +67,19 @@ class Gateway:
         folder: the router's run; None: only models that are named.
         ledger: instead of the configured one.
         upstreams: instead of those that the configuration describes, by name.
+
+    Raises:
+        InvalidInputError: where the router names a model that is not configured, or a secret is missing.
+
+    Guarantee: the ledger's; a request is sent only once its reservation is on disk.
+
+    Example:
+        >>> import tempfile
+        >>> config = GatewayConfig(upstreams={"small": {"url": "http://127.0.0.1:9/v1", "model": "m"}})
+        >>> gateway = Gateway(config, ledger=GatewayLedger(f"{tempfile.mkdtemp()}/gateway.sqlite"))
+        >>> gateway.ready, gateway.locked, gateway.watch.status
+        (True, False, 'none')
+        >>> gateway.ledger.close()
     """
 
     def __init__(
@@ -149,17 +164,6 @@ class Gateway:
             return await asyncio.to_thread(policy.choose, text, **given)
         return policy.choose(text, **given)
 
-    def _candidates(self, wanted: Wanted, choice: Choice | None) -> list[str]:
-        if choice is not None:
-            return list(choice.order)
-        found, queue = [], [wanted.model]
-        while queue:
-            name = queue.pop(0)
-            if name not in found and wanted.caller.may_use(name):
-                found.append(name)
-                queue += self.upstreams[name].table.fallback
-        return found
-
     # serve
 
     async def serve(self, wanted: Wanted) -> Served:
@@ -169,7 +173,7 @@ class Gateway:
             Problem: with the status that the client gets.
         """
         choice = await self.decide(wanted.text, wanted.caller, wanted.options) if wanted.model == AUTO else None
-        names = self._candidates(wanted, choice)
+        names = list(choice.order) if choice is not None else with_fallbacks(wanted, self.upstreams)
         row: dict[str, Any] | None = self._row(wanted, choice, names[0])
         limits = limits_of(self.config.budgets, wanted.caller.name, wanted.caller.budget)
         number, rejected = 0, None
@@ -236,7 +240,7 @@ class Gateway:
         table, heads = upstream.table, tuple(wanted.options.heads or ())
         for attempt in range(table.retries + 1):
             try:
-                reply = await upstream.ask(wanted.kind, self._body(wanted, most), key=call.id, heads=heads)
+                reply = await upstream.ask(wanted.kind, sent(wanted, most), key=call.id, heads=heads)
             except Refused as problem:
                 upstream.breaker.fail()
                 if not problem.again or attempt == table.retries or not upstream.breaker.allows():
@@ -264,15 +268,6 @@ class Gateway:
                 upstream.breaker.succeed()
                 return reply
         raise AssertionError
-
-    def _body(self, wanted: Wanted, most: int) -> dict[str, Any]:
-        body = {k: v for k, v in wanted.body.items() if k not in ("corollary", "model")}
-        if wanted.kind != "embeddings" and wanted.most is None:
-            body["max_tokens"] = most
-        if wanted.stream:
-            options = body.get("stream_options")
-            body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
-        return body
 
     # settle
 

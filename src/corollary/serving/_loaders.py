@@ -109,6 +109,15 @@ def as_local(model: Any) -> LocalModel:
 
     Raises:
         InvalidInputError: for an object that has neither.
+
+    Guarantee: none; what is drawn is what the object draws.
+
+    Example:
+        >>> class Echo:
+        ...     def generate(self, prompt_ids, *, max_tokens, seed, temperature, top_p, heads=()):
+        ...         yield from prompt_ids[:max_tokens]
+        >>> as_local(Echo()).knows_heads
+        True
     """
     if isinstance(model, LocalModel):
         return model

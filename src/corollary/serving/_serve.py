@@ -19,6 +19,13 @@ def run_gateway(gateway: Gateway, *, ready: Any = None) -> None:
 
     Raises:
         InvalidInputError: where the address is taken.
+
+    Guarantee: none; the ledger's holds whatever ends the process.
+
+    Example:
+        >>> from corollary.serving import run_gateway
+        >>> run_gateway.__kwdefaults__
+        {'ready': None}
     """
     try:
         import uvicorn

@@ -7,7 +7,7 @@ import math
 import random
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -152,6 +152,29 @@ def maximum(wanted: Wanted, upstream: Upstream) -> int:
     """The most that a call of this model can cost, in billionths."""
     into, out, _ = most_tokens(wanted, upstream)
     return upstream.prices.of(into, out)
+
+
+def with_fallbacks(wanted: Wanted, upstreams: Mapping[str, Upstream]) -> list[str]:
+    """The named model and those that its configuration falls back on, nearest first."""
+    found: list[str] = []
+    queue = [wanted.model]
+    while queue:
+        name = queue.pop(0)
+        if name not in found and wanted.caller.may_use(name):
+            found.append(name)
+            queue += upstreams[name].table.fallback
+    return found
+
+
+def sent(wanted: Wanted, most: int) -> dict[str, Any]:
+    """What goes to the upstream: what came, without what was said to the gateway, bounded, and asked for its usage."""
+    body = {k: v for k, v in wanted.body.items() if k not in ("corollary", "model")}
+    if wanted.kind != "embeddings" and wanted.most is None:
+        body["max_tokens"] = most
+    if wanted.stream:
+        options = body.get("stream_options")
+        body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+    return body
 
 
 def unfit(wanted: Wanted, upstream: Upstream) -> Problem | None:
