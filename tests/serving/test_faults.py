@@ -268,3 +268,35 @@ def test_sigkill_under_load_many_times(tmp_path):
 
 def test_prices_are_those_of_the_tests():
     assert PRICES["large"][0] > PRICES["small"][0]
+
+
+def test_a_stream_that_nobody_takes_is_settled_too(mock, tmp_path):
+    """The client is gone before the first byte: the generator of events was never begun."""
+    import asyncio
+
+    from corollary.serving import Gateway, GatewayConfig
+    from corollary.serving._app import Doors
+    from corollary.serving._keys import LOCAL
+    from corollary.serving._requests import Options
+    from corollary.serving._stream import EventStream
+    from corollary.serving._wanted import Wanted
+
+    ledger = GatewayLedger(f"sqlite:///{tmp_path}/x.sqlite")
+    gateway = Gateway(GatewayConfig.model_validate({"upstreams": tables(mock.url)}), ledger=ledger)
+    doors = Doors(gateway)
+
+    async def refuse(message):
+        raise OSError("gone")
+
+    async def play():
+        body = {"model": "small", "stream": True, **CHAT}
+        served = await gateway.serve(Wanted("chat", "small", body, 99, "easy", LOCAL, Options(), stream=True))
+        gateway.flying = 1
+        stream = EventStream(gateway.events(served), served.headers, lambda: doors.streamed(served))
+        await stream({"type": "http"}, asyncio.Event().wait, refuse)
+        await gateway.close()
+
+    asyncio.run(play())
+    assert gateway.flying == 0
+    assert gateway.upstreams["small"].places._value == 64
+    assert check_statement(ledger.url, 0.0)["states"] == {"unknown": 1}

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -21,12 +22,12 @@ from corollary.serving._answers import HostCheck, answer, refusal
 from corollary.serving._config import AUTO, LOOPBACK
 from corollary.serving._gateway import Gateway
 from corollary.serving._keys import LOCAL, Caller
-from corollary.serving._ledger import ANSWERED
+from corollary.serving._ledger import ANSWERED, UNKNOWN
 from corollary.serving._openapi import openapi
 from corollary.serving._page import POLICY, page
 from corollary.serving._requests import Problem
 from corollary.serving._stream import EventStream
-from corollary.serving._wanted import Wanted, maximum, request_row
+from corollary.serving._wanted import Served, Wanted, maximum, request_row
 
 log = logging.getLogger("corollary.serving")
 NUMBER = re.compile(r"(0|[1-9]\d{0,15})(\.\d{1,30})?([eE][+-]?\d{1,3})?")
@@ -134,13 +135,20 @@ class Doors:
             served = await gateway.serve(self.wanted(request, kind, body, plain, size, caller))
             if served.reply.events is not None:
                 streaming = True
-                return EventStream(gateway.events(served), served.headers, self.landed)
+                return EventStream(gateway.events(served), served.headers, partial(self.streamed, served))
             document = gateway.priced(served.reply.document or {}, served)
             money = gateway.finish(served, ANSWERED, usage=document.get("usage"))
             return answer(document, headers=served.headers | {"x-corollary-cost": f"{money / 1e9:.9g}"})
         finally:
             if not streaming:
                 self.landed()
+
+    async def streamed(self, served: Served) -> None:
+        """A stream is over; where it never began, its call is settled here."""
+        if not served.call.settled:
+            self.gateway.finish(served, UNKNOWN, status=499)
+            await served.reply.close()
+        self.landed()
 
     def landed(self) -> None:
         """A request less in flight."""

@@ -108,6 +108,8 @@ class Gateway:
         self.flying = 0
         self.standard: dict[str, None] = {}  # requests whose feedback the monitor takes, the latest
         self._said = False
+        longest = max(u.timeout + u.idle_timeout for u in config.upstreams.values())
+        self.ledger.give_up(older=600 + 10 * longest)
         self._refresh()
 
     async def close(self) -> None:
@@ -144,8 +146,6 @@ class Gateway:
             found = self.ledger.read(query)
             if found and not self.watch.revoked:
                 self.watch.revoked, self._said = found[0]["why"], True
-        longest = max(u.timeout + u.idle_timeout for u in self.config.upstreams.values())
-        self.ledger.give_up(older=600 + 10 * longest)
 
     # decide
 

@@ -21,6 +21,7 @@ from corollary.serving._config import UpstreamTable
 from corollary.serving._money import Prices, prices_of
 
 LARGEST_ANSWER = 64 << 20
+KEPT = 4.0  # seconds of an idle connection: less than servers keep it, so that a request never meets its end
 PATHS = {"chat": "chat/completions", "completions": "completions", "embeddings": "embeddings"}
 PASSED_ON = (400, 404, 413, 422)
 
@@ -197,7 +198,7 @@ class HttpUpstream:
         if self._session is None:
             t = self.table
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=t.connect_timeout)
-            connector = aiohttp.TCPConnector(limit=t.concurrency, keepalive_timeout=30.0)
+            connector = aiohttp.TCPConnector(limit=t.concurrency, keepalive_timeout=KEPT)
             self._session = aiohttp.ClientSession(
                 connector=connector, timeout=timeout, auto_decompress=True, cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False, read_bufsize=1 << 18,
