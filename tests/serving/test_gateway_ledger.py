@@ -257,3 +257,30 @@ def test_configurations_are_refused_with_a_sentence(tmp_path):
             read_gateway(path)
     with pytest.raises(InvalidFileError, match="no such file"):
         read_gateway(tmp_path / "absent.toml")
+
+
+def test_the_configurations_that_are_shown_are_valid(tmp_path):
+    import re
+    from pathlib import Path
+
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "serving.md").read_text("utf-8")
+    shown = [(root / "deploy" / "gateway.toml").read_text("utf-8"), *re.findall(r"```toml\n(.*?)```", page, re.DOTALL)]
+    assert len(shown) == 2
+    for text in shown:
+        path = tmp_path / "gateway.toml"
+        path.write_text(text)
+        assert read_gateway(path).budgets
+    words = set(re.findall(r"`(\w+)`", page.split("## gateway.toml")[1].split("## What holds")[0]))
+    fields = set(UpstreamTable.model_fields) | {
+        "who",
+        "money",
+        "tokens",
+        "window",
+        "over",
+        "exploration",
+        "prompt",
+        "alpha",
+    }
+    assert set(UpstreamTable.model_fields) <= words  # every word of an upstream is told
+    assert fields & words
