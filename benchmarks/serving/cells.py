@@ -1,8 +1,9 @@
 """Load on loopback: latency that the gateway adds, throughput beside a peer's, memory over many requests.
 
-Cells: `open` (added latency over a bare ASGI pass-through at 100 requests a second), `closed` (throughput beside the bare
-pass-through and LiteLLM's proxy, which runs in an environment of its own: the path of its command in COROLLARY_LITELLM),
-`memory` (resident memory over 50,000 requests). Targets take turns in slices of some seconds within one run.
+Cells: `open` (added latency over a bare ASGI pass-through at 100 requests a second), `closed` (throughput beside the
+bare pass-through and LiteLLM's proxy, which runs in an environment of its own: the path of its command in
+COROLLARY_LITELLM), `memory` (resident memory over 50,000 requests). Targets take turns in slices of some seconds
+within one run.
 """
 
 import asyncio
@@ -77,7 +78,7 @@ def _wait(port, child, patience=120):
 
 @contextmanager
 def targets(folder, *, peer, delay=DELAY):
-    """name -> (URL, model name, process id) of what is measured."""
+    """Name -> (URL, model name, process id) of what is measured."""
     with process("upstream", delay) as (up, _):
         url = f"http://127.0.0.1:{up}/v1"
         with process("bare", url) as (bare, b), process("gateway", url, folder) as (ours, g):
@@ -164,7 +165,12 @@ def _memory(cell, folder):
             failed += bad
             sizes.append(resident(pid))
         size = (Path(folder) / "gateway.sqlite").stat().st_size
-    return {"megabytes": sizes, "growth": round(sizes[-1] / sizes[1] - 1, 4), "failed": failed, "ledger_megabytes": round(size / 2**20, 1)}
+    return {
+        "megabytes": sizes,
+        "growth": round(sizes[-1] / sizes[1] - 1, 4),
+        "failed": failed,
+        "ledger_megabytes": round(size / 2**20, 1),
+    }
 
 
 def resident(pid):
@@ -190,7 +196,8 @@ def _open_table(records):
             cells.append(f"{np.mean(x):.1f} ({min(x):.1f} to {max(x):.1f})")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     first = records[0]["cell"]
-    head = f"{first['rate']} requests a second, {first['connections']} connections, upstream of 50 ms, {len(records)} runs: mean (range)"
+    load_ = f"{first['rate']} requests a second, {first['connections']} connections"
+    head = f"{load_}, upstream of 50 ms, {len(records)} runs: mean (range)"
     return "\n".join([head, "", *lines])
 
 

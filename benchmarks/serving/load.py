@@ -11,7 +11,8 @@ THINGS = ("seven", "green", "the moon", "prime numbers", "a queue", "paris", "th
 
 
 def body(model, rng):
-    text = f"{rng.choice(WORDS)} {rng.choice(THINGS)} and {rng.choice(THINGS)}, please, in at most {rng.integers(9, 99)} words"
+    first, second = rng.choice(THINGS, 2)
+    text = f"{rng.choice(WORDS)} {first} and {second}, please, in at most {rng.integers(9, 99)} words"
     return {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 64}
 
 

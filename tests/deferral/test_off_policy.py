@@ -27,7 +27,9 @@ def test_values_are_those_of_the_formulas():
         pi = rng.dirichlet(np.ones(k), n)
         a = np.array([rng.choice(k, p=row / row.sum()) for row in p])
         r, q = rng.random(n), rng.random((n, k))
-        slow = [(r[i] - q[i, a[i]]) * pi[i, a[i]] / p[i, a[i]] + sum(pi[i, j] * q[i, j] for j in range(k)) for i in range(n)]
+        slow = [
+            (r[i] - q[i, a[i]]) * pi[i, a[i]] / p[i, a[i]] + sum(pi[i, j] * q[i, j] for j in range(k)) for i in range(n)
+        ]
         assert off_policy(r, a, p, pi, guess=q).value == pytest.approx(np.mean(slow), abs=1e-10)
         slow = [r[i] * pi[i, a[i]] / p[i, a[i]] for i in range(n)]
         assert off_policy(r, a, p, pi).value == pytest.approx(np.mean(slow), abs=1e-10)
@@ -37,7 +39,9 @@ def test_a_guess_of_zero_is_inverse_propensity_and_the_logged_policy_is_the_plai
     rng = np.random.default_rng(1)
     _, _, p, a, r = world(rng, 500)
     pi = rng.dirichlet(np.ones(3), 500)
-    assert off_policy(r, a, p, pi, guess=np.zeros((500, 3))).value == pytest.approx(off_policy(r, a, p, pi).value, abs=1e-12)
+    assert off_policy(r, a, p, pi, guess=np.zeros((500, 3))).value == pytest.approx(
+        off_policy(r, a, p, pi).value, abs=1e-12
+    )
     assert off_policy(r, a, p, p).value == pytest.approx(r.mean(), abs=1e-12)
 
 

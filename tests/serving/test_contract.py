@@ -17,7 +17,8 @@ from corollary.serving._openapi import openapi
 def contract(base, tmp_path, *, examples, headers=()):
     """Run schemathesis in a process of its own: it is a command, and brings warnings of its own."""
     command = [
-        sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()", "run", f"{base}/openapi.json",
+        sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()", "run",
+        f"{base}/openapi.json",
         "--max-examples", str(examples), "--seed", "1", "--no-color", "--generation-database", "none", "--workers", "1",
         "--request-timeout", "20", "--warnings", "off", *(part for h in headers for part in ("--header", h)),
     ]  # fmt: skip

@@ -104,9 +104,9 @@ def test_a_stream_that_breaks_ends_with_an_error_the_client_raises(mock, tmp_pat
     with running({"upstreams": tables(mock.url, idle_timeout=0.4)}, path=tmp_path) as (base, gateway):
         with openai.OpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0) as c:
             said = []
+            stream = c.chat.completions.create(model="small", stream=True, **CHAT)
             with pytest.raises(openai.APIError, match="broke"):
-                for piece in c.chat.completions.create(model="small", stream=True, **CHAT):
-                    said.append(piece.choices[0].delta.content)
+                said.extend(piece.choices[0].delta.content for piece in stream)
         assert said == ["one", " two", " three"]
         assert states(gateway) == {"unknown": 1}
         assert gateway.flying == 0
@@ -158,7 +158,7 @@ def test_a_missing_usage_is_charged_at_the_maximum(mock, tmp_path):
 def test_a_full_disk_stops_the_sending_and_keeps_the_statement(mock, tmp_path):
     url = f"sqlite:///{tmp_path}/full.sqlite"
     ledger = GatewayLedger(url, pages=34)
-    with running({"upstreams": tables(mock.url), "ledger": {"url": url}}, ledger=ledger) as (base, gateway):
+    with running({"upstreams": tables(mock.url), "ledger": {"url": url}}, ledger=ledger) as (base, _):
         found = [ask(base)[0] for _ in range(250)]
         assert set(found) == {200, 503}
         assert found[-1] == 503
@@ -268,3 +268,35 @@ def test_sigkill_under_load_many_times(tmp_path):
 
 def test_prices_are_those_of_the_tests():
     assert PRICES["large"][0] > PRICES["small"][0]
+
+
+def test_a_stream_that_nobody_takes_is_settled_too(mock, tmp_path):
+    """The client is gone before the first byte: the generator of events was never begun."""
+    import asyncio
+
+    from corollary.serving import Gateway, GatewayConfig
+    from corollary.serving._app import Doors
+    from corollary.serving._keys import LOCAL
+    from corollary.serving._requests import Options
+    from corollary.serving._stream import EventStream
+    from corollary.serving._wanted import Wanted
+
+    ledger = GatewayLedger(f"sqlite:///{tmp_path}/x.sqlite")
+    gateway = Gateway(GatewayConfig.model_validate({"upstreams": tables(mock.url)}), ledger=ledger)
+    doors = Doors(gateway)
+
+    async def refuse(message):
+        raise OSError("gone")
+
+    async def play():
+        body = {"model": "small", "stream": True, **CHAT}
+        served = await gateway.serve(Wanted("chat", "small", body, 99, "easy", LOCAL, Options(), stream=True))
+        gateway.flying = 1
+        stream = EventStream(gateway.events(served), served.headers, lambda: doors.streamed(served))
+        await stream({"type": "http"}, asyncio.Event().wait, refuse)
+        await gateway.close()
+
+    asyncio.run(play())
+    assert gateway.flying == 0
+    assert gateway.upstreams["small"].places._value == 64
+    assert check_statement(ledger.url, 0.0)["states"] == {"unknown": 1}

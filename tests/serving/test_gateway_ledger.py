@@ -100,7 +100,9 @@ def test_the_audit_sees_an_edited_number(ledger):
 
 def test_whoever_is_cancelled_while_waiting_gives_the_reservation_back(ledger):
     async def play():
-        task = asyncio.create_task(ledger.reserve(Reservation(call(1, 7), (Limit("t/forever", None, 9, None),), row("r1"))))
+        task = asyncio.create_task(
+            ledger.reserve(Reservation(call(1, 7), (Limit("t/forever", None, 9, None),), row("r1")))
+        )
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -153,7 +155,9 @@ def test_the_password_of_a_database_is_in_no_message():
 
 
 def test_prices_round_up_and_bytes_bound_tokens():
-    prices = prices_of(UpstreamTable(url="http://x/v1", model="m", input_price=0.1, output_price=0.4, request_price=0.001))
+    prices = prices_of(
+        UpstreamTable(url="http://x/v1", model="m", input_price=0.1, output_price=0.4, request_price=0.001)
+    )
     rng = np.random.default_rng(0)
     for _ in range(1000):
         i, o = (int(x) for x in rng.integers(0, 10**6, 2))
@@ -253,3 +257,30 @@ def test_configurations_are_refused_with_a_sentence(tmp_path):
             read_gateway(path)
     with pytest.raises(InvalidFileError, match="no such file"):
         read_gateway(tmp_path / "absent.toml")
+
+
+def test_the_configurations_that_are_shown_are_valid(tmp_path):
+    import re
+    from pathlib import Path
+
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "serving.md").read_text("utf-8")
+    shown = [(root / "deploy" / "gateway.toml").read_text("utf-8"), *re.findall(r"```toml\n(.*?)```", page, re.DOTALL)]
+    assert len(shown) == 2
+    for text in shown:
+        path = tmp_path / "gateway.toml"
+        path.write_text(text)
+        assert read_gateway(path).budgets
+    words = set(re.findall(r"`(\w+)`", page.split("## gateway.toml")[1].split("## What holds")[0]))
+    fields = set(UpstreamTable.model_fields) | {
+        "who",
+        "money",
+        "tokens",
+        "window",
+        "over",
+        "exploration",
+        "prompt",
+        "alpha",
+    }
+    assert set(UpstreamTable.model_fields) <= words  # every word of an upstream is told
+    assert fields & words

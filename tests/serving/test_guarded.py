@@ -1,5 +1,6 @@
 """Wrong keys, huge bodies, malformed JSON, header injection, fuzz: only 4xx, nothing leaks, nothing crashes."""
 
+import contextlib
 import json
 import logging
 import random
@@ -150,17 +151,15 @@ def test_no_header_can_be_injected(served):
         b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: b\rX-Evil: 1\r\n\r\n",
         b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nBad Name: 1\r\n\r\n",
         b"GET /he alth HTTP/9.9\r\n\r\n",
-        b"POST /v1/route HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /v1/route HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 9,
         b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"a" * 200_000 + b"\r\n\r\n",
     ):
         with socket.create_connection((host, int(port)), timeout=10) as link:
             link.sendall(head)
             said = b""
-            try:
+            with contextlib.suppress(ConnectionError):
                 said = link.recv(65536)
-            except ConnectionError:
-                pass
             assert b"X-Evil" not in said
             assert said == b"" or 200 <= int(said.split(b" ", 2)[1]) < 500
     assert get(base, "/health")[0] == 200
@@ -206,6 +205,7 @@ def test_prompts_are_kept_where_the_configuration_says_so(mock, router_folder, t
 
 # fuzz
 
+FIELDS = "model messages max_tokens n stream corollary temperature stream_options prompt input id score tools".split()
 ROLES = ("user", "system", "assistant", "", "root", None, 3)
 
 
@@ -217,15 +217,19 @@ def fuzzed(rng):
     text = "".join(rng.choice(string.printable + "é☃\u0000\ud800") for _ in range(rng.randrange(30)))
     anything = [None, True, -1, 0, 1, 2**70, 1e308, "", text, [], {}, [[]], {"a": []}, "small", "corollary/auto"]
     body = {"model": rng.choice(["small", "large", "corollary/auto", "nobody", text])}
-    body["messages"] = [{"role": rng.choice(ROLES), "content": rng.choice([text, None, [], [{"type": "text", "text": text}]])}]
+    body["messages"] = [
+        {"role": rng.choice(ROLES), "content": rng.choice([text, None, [], [{"type": "text", "text": text}]])}
+    ]
     for _ in range(rng.randrange(4)):
-        name = rng.choice(["model", "messages", "max_tokens", "n", "stream", "corollary", "temperature", "stream_options",
-                           "prompt", "input", "id", "score", "tools", text])  # fmt: skip
-        body[name] = rng.choice(anything)
+        body[rng.choice([*FIELDS, text])] = rng.choice(anything)
     headers = {}
     if rng.random() < 0.2:
-        name = rng.choice(["x-corollary-price", "x-corollary-quality", "x-corollary-heads", "authorization", "host", "content-type"])
-        headers[name] = rng.choice(["", "1", "nan", "1e999", "-1", "a,b", "Bearer x", "application/json", "☃".encode().decode("latin-1")])
+        name = rng.choice(
+            ["x-corollary-price", "x-corollary-quality", "x-corollary-heads", "authorization", "host", "content-type"]
+        )
+        headers[name] = rng.choice(
+            ["", "1", "nan", "1e999", "-1", "a,b", "Bearer x", "application/json", "☃".encode().decode("latin-1")]
+        )
     raw = json.dumps(body).encode()
     return (raw[: rng.randrange(len(raw))] if kind > 0.9 else raw), headers
 

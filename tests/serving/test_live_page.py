@@ -12,8 +12,9 @@ from corollary.serving._page import POLICY, page
 
 CHROMIUM = shutil.which("chromium")
 QUIET = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--enable-logging=stderr",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+    "--enable-logging=stderr",
 ]  # fmt: skip
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no `chromium` on the path")
 
@@ -51,7 +52,9 @@ def test_the_page_shows_the_ledgers_numbers_and_says_nothing_on_the_console(mock
         assert by_model[name][1:3] == [str(told.get("requests", 0)), str(told["calls"])]
         assert float(by_model[name][3]) == pytest.approx(told["money"], rel=1e-5)
         assert by_model[name][4:6] == [str(told["tokens_in"]), str(told["tokens_out"])]
-    charged, flying = re.search(r"<dt>charged</dt><dd>([\d.e-]+) money</dd><dt>of it.*?</dt><dd>([\d.e-]+)</dd>", dom).groups()
+    charged, flying = re.search(
+        r"<dt>charged</dt><dd>([\d.e-]+) money</dd><dt>of it.*?</dt><dd>([\d.e-]+)</dd>", dom
+    ).groups()
     assert float(charged) == pytest.approx(found["charged"], rel=1e-5)
     assert float(flying) == pytest.approx(found["in_flight"], rel=1e-5)
     [budget] = rows(dom, "budgets")[1:]

@@ -111,7 +111,9 @@ def test_a_plain_hugging_face_model_is_served(huggingface, tmp_path):
         assert status == 200
         assert found["choices"][0]["text"] == wanted  # token by token with a cache, as its own `generate`
         assert found["usage"]["prompt_tokens"] == 2
-        sampled = [post(base, {**body, "temperature": 1, "seed": s, "top_p": 0.9}, "/v1/completions")[2] for s in (1, 1, 2)]
+        sampled = [
+            post(base, {**body, "temperature": 1, "seed": s, "top_p": 0.9}, "/v1/completions")[2] for s in (1, 1, 2)
+        ]
         assert sampled[0]["choices"] == sampled[1]["choices"] != sampled[2]["choices"]
         status, _, chat = post(base, {"model": "tiny", **CHAT})
         assert status == 200
@@ -121,7 +123,11 @@ def test_a_plain_hugging_face_model_is_served(huggingface, tmp_path):
 
 def test_heads_are_switched_by_each_request(tmp_path):
     model = Switched()
-    with with_local(tmp_path, unlearned=(model, {"heads": ("forget-a", "forget-b")}), plain=Switched()) as (base, gateway):
+    with with_local(tmp_path, unlearned=(model, {"heads": ("forget-a", "forget-b")}), plain=Switched()) as (
+        base,
+        gateway,
+    ):
+
         def said(name="unlearned", headers=None, **more):
             status, _, body = post(base, {"model": name, **CHAT, **more}, headers=headers)
             return body["choices"][0]["message"]["content"] if status == 200 else (status, body["error"]["message"])
@@ -138,7 +144,13 @@ def test_heads_are_switched_by_each_request(tmp_path):
 
 def test_what_a_local_model_does_not_know_is_a_400(tmp_path):
     with with_local(tmp_path, one=Switched()) as (base, _):
-        for more in ({"tools": [{}]}, {"n": 2}, {"logprobs": True}, {"stop": ["x"]}, {"response_format": {"type": "json"}}):
+        for more in (
+            {"tools": [{}]},
+            {"n": 2},
+            {"logprobs": True},
+            {"stop": ["x"]},
+            {"response_format": {"type": "json"}},
+        ):
             assert ask(base, "one", **more)[0] == 400
         assert post(base, {"model": "one", "prompt": ["a", "b"]}, "/v1/completions")[0] == 400
 
@@ -156,7 +168,10 @@ def test_a_model_that_fails_or_hangs_is_a_502_and_stays_charged(tmp_path):
             threading.Event().wait(3)
             yield 65
 
-    models = {"broken": (Broken(), {"request_price": 1.0}), "stuck": (Stuck(), {"idle_timeout": 0.3, "request_price": 1.0})}
+    models = {
+        "broken": (Broken(), {"request_price": 1.0}),
+        "stuck": (Stuck(), {"idle_timeout": 0.3, "request_price": 1.0}),
+    }
     with with_local(tmp_path, **models) as (base, gateway):
         for name in models:
             status, _, body = ask(base, name)
@@ -174,7 +189,9 @@ def test_text_is_cut_between_characters():
     pieces = list(model.stream([], **options))
     assert "".join(pieces) == "naïve ☃ snow"
     assert len(pieces) == len(ids)
-    spelled = TokenModel(lambda p, **o: iter(ids), encode=lambda t: [], decode=lambda i: bytes(i).decode("utf-8", "replace"))
+    spelled = TokenModel(
+        lambda p, **o: iter(ids), encode=lambda t: [], decode=lambda i: bytes(i).decode("utf-8", "replace")
+    )
     assert "".join(spelled.stream([], **options)) == "naïve ☃ snow"
 
 

@@ -86,7 +86,10 @@ def test_models_completions_embeddings_tools_and_several_answers(mock, router_fo
         tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
         assert ask(c, tools=[tool]).choices[0].message.tool_calls[0].function.name == "look"
         assert len(ask(c, n=3).choices) == 3
-        image = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}, {"type": "text", "text": "easy"}]
+        image = [
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+            {"type": "text", "text": "easy"},
+        ]
         c.chat.completions.create(model="small", messages=[{"role": "user", "content": image}])
         assert mock.seen[-1]["messages"][0]["content"] == image
         settled(gateway, 5)

@@ -58,7 +58,7 @@ def test_two_gateways_at_the_edge_of_a_budget(database, mock):
 
 
 def test_two_gateways_settle_what_each_of_them_reserved(database, mock):
-    codes, found, wrong = two(database, mock, {"money": 0.01, "window": "1d"}, 60)
+    _, found, wrong = two(database, mock, {"money": 0.01, "window": "1d"}, 60)
     assert wrong == []
     assert found["in_flight"] == 0
     assert found["charged"] == pytest.approx(mock.billed * cost("small"), abs=1e-9)

@@ -1,14 +1,8 @@
-"""An OpenAI-compatible upstream in a thread or a process of its own, well or badly behaved as told, that keeps its bill.
-
-As a program: `python mock_upstream.py PORT_FILE BILL_FILE`; every answered request is one line of the bill, written before
-the answer leaves.
-"""
+"""An OpenAI-compatible upstream in a thread of its own, well or badly behaved as told, that keeps its bill."""
 
 import asyncio
 import json
-import sys
 import threading
-from pathlib import Path
 
 from aiohttp import web
 
@@ -19,9 +13,8 @@ SAID = "one two three four five".split()
 class MockUpstream:
     """`mode` says how the next requests are treated; `billed` counts those that the upstream would charge for."""
 
-    def __init__(self, *, delay=0.0, bill=None):
+    def __init__(self, *, delay=0.0):
         self.mode, self.delay, self.billed, self.seen, self.headers = "good", delay, 0, [], []
-        self.bill = bill
         self.left = 0  # streams that the client broke off
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
@@ -38,6 +31,10 @@ class MockUpstream:
         self._loop.run_until_complete(self._start())
         self._started.set()
         self._loop.run_forever()
+        left = asyncio.all_tasks(self._loop)
+        for task in left:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
@@ -56,12 +53,6 @@ class MockUpstream:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
 
-    def _charge(self):
-        self.billed += 1
-        if self.bill is not None:
-            with open(self.bill, "a") as file:
-                file.write("1\n")
-
     async def _answer(self, request):
         body = await request.json()
         self.seen.append(body)
@@ -76,7 +67,7 @@ class MockUpstream:
             return web.json_response({"error": {"message": "bad key sk-up-secret"}}, status=401)
         if mode == "redirect":
             return web.Response(status=302, headers={"Location": "http://127.0.0.1:9/steal"})
-        self._charge()
+        self.billed += 1
         if self.delay:
             await asyncio.sleep(self.delay)
         if mode == "500":
@@ -110,7 +101,12 @@ class MockUpstream:
         else:
             choice["text"] = text
         choices = [choice | {"index": i} for i in range(body.get("n") or 1)]
-        found = {"id": "up-1", "object": "chat.completion" if chat else "text_completion", "created": 1, "choices": choices}
+        found = {
+            "id": "up-1",
+            "object": "chat.completion" if chat else "text_completion",
+            "created": 1,
+            "choices": choices,
+        }
         found["model"] = body["model"]
         if mode != "no usage":
             found["usage"] = {
@@ -153,9 +149,3 @@ class MockUpstream:
             self.left += 1
             raise
         return reply
-
-
-if __name__ == "__main__":
-    mock = MockUpstream(delay=float(sys.argv[3]) if len(sys.argv) > 3 else 0.0, bill=sys.argv[2])
-    Path(sys.argv[1]).write_text(str(mock.port))
-    threading.Event().wait()

@@ -44,21 +44,40 @@ def postgres():
     try:
         quiet = {"cwd": folder, "capture_output": True, "text": True, **as_user}
         made = subprocess.run(
-            [place / "initdb", "-D", folder / "data", "-U", "corollary", "-A", "trust", "--no-sync"], check=False, **quiet
+            [place / "initdb", "-D", folder / "data", "-U", "corollary", "-A", "trust", "--no-sync"],
+            check=False,
+            **quiet,
         )
         if made.returncode != 0:
-            pytest.skip(f"initdb failed: {made.stderr.strip().splitlines()[-1] if made.stderr.strip() else 'no reason'}")
+            pytest.skip(
+                f"initdb failed: {made.stderr.strip().splitlines()[-1] if made.stderr.strip() else 'no reason'}"
+            )
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder} -c fsync=on"
         with (folder / "log").open("w") as log:
             server = subprocess.Popen(
-                [place / "postgres", "-D", folder / "data", *options.split()], cwd=folder, stdout=log, stderr=log, **as_user
+                [place / "postgres", "-D", folder / "data", *options.split()],
+                cwd=folder,
+                stdout=log,
+                stderr=log,
+                **as_user,
             )
         try:
             until = time.monotonic() + 30
-            ready = [place / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port), "-U", "corollary", "-d", "postgres"]
+            ready = [
+                place / "pg_isready",
+                "-q",
+                "-h",
+                "127.0.0.1",
+                "-p",
+                str(port),
+                "-U",
+                "corollary",
+                "-d",
+                "postgres",
+            ]
             while subprocess.run(ready, check=False, cwd=folder).returncode != 0:
                 if server.poll() is not None or time.monotonic() > until:
                     pytest.skip("PostgreSQL does not start: " + (folder / "log").read_text()[-300:])

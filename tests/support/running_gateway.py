@@ -26,7 +26,8 @@ def tables(url, **more):
     """Two upstreams at one mock, of prices 1 to 10."""
     common = {"url": url, "timeout": 2.0, "idle_timeout": 2.0, "retries": 1, "max_tokens": 50, **more}
     return {
-        name: {**common, "model": f"real-{name}", "input_price": p[0], "output_price": p[1]} for name, p in PRICES.items()
+        name: {**common, "model": f"real-{name}", "input_price": p[0], "output_price": p[1]}
+        for name, p in PRICES.items()
     }
 
 

@@ -10,7 +10,9 @@ from corollary.cli import _console as ui
 
 app = typer.Typer(name="keys", help="Keys of a gateway.", no_args_is_help=True, add_completion=False)
 
-Where = Annotated[str, typer.Option("--ledger", help="The gateway's gateway.toml, its SQLite file, or a postgresql:// URL.")]
+Where = Annotated[
+    str, typer.Option("--ledger", help="The gateway's gateway.toml, its SQLite file, or a postgresql:// URL.")
+]
 DEFAULT = "gateway.toml"
 
 
@@ -98,5 +100,6 @@ def _row(row: dict[str, Any]) -> list[str]:
     parts.append(f"{row['tokens']} tokens" if row["tokens"] is not None else "")
     budget = " and ".join(p for p in parts if p)
     day = time.strftime("%Y-%m-%d", time.gmtime(row["created"]))
-    return [row["name"], row["scopes"], row["models"] or "all", f"{budget} in {row['window']}, then {row['over']}" if budget
-            else "–", day, "revoked" if row["revoked"] else "valid"]  # fmt: skip
+    told = f"{budget} in {row['window']}, then {row['over']}" if budget else "–"
+    state = "revoked" if row["revoked"] else "valid"
+    return [row["name"], row["scopes"], row["models"] or "all", told, day, state]

@@ -18,11 +18,13 @@ Where = Annotated[str, typer.Argument(metavar="LEDGER", help="gateway.toml, an S
 @app.command()
 def summary(
     ledger: Where = DEFAULT,
-    router: Annotated[Path | None, typer.Option(help="A router to value on the log too (prompts kept as text).")] = None,
+    router: Annotated[
+        Path | None, typer.Option(help="A router to value on the log too (prompts kept as text).")
+    ] = None,
     delta: Annotated[float, typer.Option(min=1e-6, max=0.5, help="Probability that an interval misses.")] = 0.05,
     as_json: ui.Json = False,
 ) -> None:
-    """Spend, tokens, outcomes, what policies would have been worth, and whether it adds up. Exit code 3: it does not."""
+    """Spend, tokens, outcomes, what policies would have been worth, whether it adds up. Exit code 3: it does not."""
     from corollary.deferral.routing import load
     from corollary.serving._from_ledger import policy_values
     from corollary.serving._ledger import GatewayLedger
@@ -78,16 +80,32 @@ def _write(path: Path, rows: list[dict[str, Any]], *, csv_: bool) -> None:
 def show(found: dict[str, Any], values: dict[str, Any]) -> None:
     """The tables."""
     states = ", ".join(f"{n} {state}" for state, n in found["states"].items())
-    ui.say(f"{found['requests']} requests, {found['charged']:g} charged, {found['in_flight']:g} of it unknown or in flight")
+    ui.say(
+        f"{found['requests']} requests, {found['charged']:g} charged, {found['in_flight']:g} of it unknown or in flight"
+    )
     ui.say(f"calls: {states or 'none'}")
-    rows = [
-        [name, str(m.get("requests", 0)), str(m["calls"]), f"{m['money']:.6g}", str(m["tokens_in"]), str(m["tokens_out"]),
-         "–" if m.get("quality") is None else f"{m['quality']:.4f}", str(m.get("scored", 0))]
-        for name, m in found["models"].items()
-    ]  # fmt: skip
+    rows = []
+    for name, m in found["models"].items():
+        score = "–" if m.get("quality") is None else f"{m['quality']:.4f}"
+        counts = [
+            str(m.get("requests", 0)),
+            str(m["calls"]),
+            f"{m['money']:.6g}",
+            str(m["tokens_in"]),
+            str(m["tokens_out"]),
+        ]
+        rows.append([name, *counts, score, str(m.get("scored", 0))])
     ui.table("models", ["model", "requests", "calls", "money", "tokens in", "tokens out", "mean score", "judged"], rows)
-    ui.table("keys", ["key", "requests", "money"], [[k, str(v["requests"]), f"{v['money']:.6g}"] for k, v in found["keys"].items()])
-    rows = [[name, *(f"{v.value:.4f} [{v.lower:.4f}, {v.upper:.4f}]" for v in (p["ips"], p["dr"])), f"{p['ips'].effective:.0f}"]
-            for name, p in values.items()]  # fmt: skip
+    ui.table(
+        "keys",
+        ["key", "requests", "money"],
+        [[k, str(v["requests"]), f"{v['money']:.6g}"] for k, v in found["keys"].items()],
+    )
+    rows = []
+    for name, p in values.items():
+        told = [f"{v.value:.4f} [{v.lower:.4f}, {v.upper:.4f}]" for v in (p["ips"], p["dr"])]
+        rows.append([name, *told, f"{p['ips'].effective:.0f}"])
     if rows:
-        ui.table("what policies would have been worth", ["policy", "inverse propensity", "doubly robust", "effective"], rows)
+        ui.table(
+            "what policies would have been worth", ["policy", "inverse propensity", "doubly robust", "effective"], rows
+        )

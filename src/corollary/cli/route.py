@@ -37,7 +37,8 @@ def fit(
         Path | None, typer.Argument(metavar="[LOG]", help="Log of requests: .jsonl, .csv or .parquet, wide or long.")
     ] = None,
     from_ledger: Annotated[
-        str | None, typer.Option("--from-ledger", help="Instead: judged requests of a gateway (its gateway.toml or ledger).")
+        str | None,
+        typer.Option("--from-ledger", help="Instead: judged requests of a gateway (its gateway.toml or ledger)."),
     ] = None,
     texts: Annotated[Path | None, typer.Option(help="With a ledger of hashes: a file with the prompts.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/router"),

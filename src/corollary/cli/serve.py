@@ -1,8 +1,10 @@
 """`corollary serve`: a router in front of real model servers, behind OpenAI's interface, within a budget."""
 
+import importlib.util
+import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,13 +14,18 @@ from corollary.errors import MissingExtraError
 
 def run(
     router: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="Run folder of `corollary route fit`; without it, models are named.")
+        Path | None,
+        typer.Argument(metavar="[RUN]", help="Run folder of `corollary route fit`; without it, models are named."),
     ] = None,
     config: Annotated[Path, typer.Option(help="Upstreams, prices, budgets (TOML).")] = Path("gateway.toml"),
-    demo: Annotated[bool, typer.Option("--demo", help="Two toy models in this process; no key, no file needed.")] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Two toy models in this process; no key, no file needed.")
+    ] = False,
     host: Annotated[str | None, typer.Option(help="Address to listen on; this machine alone by default.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 8080 by default, 0: a free one.")] = None,
-    out: Annotated[Path | None, typer.Option(help="With --demo: where its files go; a temporary folder by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --demo: where its files go; a temporary folder by default.")
+    ] = None,
     quiet: ui.Quiet = False,
 ) -> None:
     """Serve models behind one OpenAI-compatible address: routed, budgeted, recorded, with a certificate.
@@ -27,8 +34,6 @@ def run(
     learns a router, `gateway.toml` says where the models are and what they cost, `corollary keys add` makes keys.
     """
     for package in ("aiohttp", "prometheus_client", "sqlalchemy", "starlette", "uvicorn"):
-        import importlib.util
-
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, "serve", "serving")
     from corollary.serving._config import read_gateway
@@ -45,7 +50,7 @@ def run(
         with ui.progress(quiet=quiet) as tell:
             tell("learning a router", 0.3)
             gateway = demo_gateway(place, host=host or "127.0.0.1", port=8080 if port is None else port)
-        run_gateway(gateway, ready=lambda bound: None if quiet else ui.say(demo_text(bound, gateway.config.server.host)))
+        run_gateway(gateway, ready=lambda bound: _say(demo_text(bound, gateway.config.server.host), quiet=quiet))
         return
     settings = read_gateway(config)
     changes = {k: v for k, v in (("host", host), ("port", port)) if v is not None}
@@ -53,15 +58,21 @@ def run(
         settings = settings.model_copy(update={"server": settings.server.model_copy(update=changes)})
     gateway = Gateway(settings, router)
     if not settings.server.loopback and not gateway.keys.any:
-        ui.fail(f"{settings.server.host} can be reached from other machines and there is no key; run `corollary keys add NAME`")
-    run_gateway(gateway, ready=lambda bound: None if quiet else _greet(gateway, bound))
+        ui.fail(f"other machines can reach {settings.server.host} and there is no key; run `corollary keys add NAME`")
+    run_gateway(gateway, ready=lambda bound: _say(_greeting(gateway, bound), quiet=quiet))
 
 
-def _greet(gateway: object, port: int) -> None:
-    from corollary.serving._gateway import Gateway
-
-    assert isinstance(gateway, Gateway)
+def _greeting(gateway: Any, port: int) -> str:
     server = gateway.config.server
-    ui.say(f"listening on http://{server.host}:{port} (live page at /), models: {', '.join(gateway.upstreams)}")
-    ui.say(f"keys: {'needed' if gateway.locked else 'none needed on this machine, until one is made'}")
-    ui.say(f"certificate: {gateway.watch.status}{'; ' + gateway.warning if gateway.warning else ''}")
+    return "\n".join([
+        f"listening on http://{server.host}:{port} (live page at /), models: {', '.join(gateway.upstreams)}",
+        f"keys: {'needed' if gateway.locked else 'none needed on this machine, until one is made'}",
+        f"certificate: {gateway.watch.status}{'; ' + gateway.warning if gateway.warning else ''}",
+    ])  # fmt: skip
+
+
+def _say(text: str, *, quiet: bool) -> None:
+    """At once, also into a pipe: whoever waits for the gateway waits for this."""
+    if not quiet:
+        ui.say(text)
+        sys.stdout.flush()

@@ -79,8 +79,8 @@ def off_policy(
         InvalidInputError: for shapes or numbers that are none of these, or a target that may choose what could not be
             drawn.
 
-    Guarantee: for independent rows whose rewards are missing independently of them, the interval contains the mean reward
-        of the target with probability at least 1 - delta (betting bounds; every n); the estimate is unbiased.
+    Guarantee: for independent rows whose rewards are missing independently of them, the interval contains the mean
+        reward of the target with probability at least 1 - delta (betting bounds; every n); the estimate is unbiased.
 
     Example:
         >>> rng = np.random.default_rng(0)

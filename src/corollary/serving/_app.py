@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -14,34 +14,24 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from corollary.errors import CorollaryError, LedgerError
 from corollary.serving import _requests as r
+from corollary.serving._answers import HostCheck, answer, refusal
 from corollary.serving._config import AUTO, LOOPBACK
 from corollary.serving._gateway import Gateway
 from corollary.serving._keys import LOCAL, Caller
-from corollary.serving._ledger import ANSWERED
+from corollary.serving._ledger import ANSWERED, UNKNOWN
 from corollary.serving._openapi import openapi
 from corollary.serving._page import POLICY, page
 from corollary.serving._requests import Problem
 from corollary.serving._stream import EventStream
-from corollary.serving._wanted import Wanted, request_row
+from corollary.serving._wanted import Served, Wanted, maximum, request_row
 
 log = logging.getLogger("corollary.serving")
 NUMBER = re.compile(r"(0|[1-9]\d{0,15})(\.\d{1,30})?([eE][+-]?\d{1,3})?")
 B = TypeVar("B", bound=BaseModel)
-
-
-def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON response."""
-    raw = json.dumps(value, separators=(",", ":")).encode()
-    return Response(raw, status, headers, "application/json")
-
-
-def refusal(problem: Problem) -> Response:
-    """A problem as the client reads it."""
-    return answer(problem.document(), problem.status, problem.headers)
 
 
 class Doors:
@@ -67,7 +57,9 @@ class Doors:
         found = self.gateway.keys.caller(request.headers.get("authorization"))
         if found is None:
             headers = {"WWW-Authenticate": "Bearer"}
-            raise Problem(401, "A valid key is needed.", kind="authentication_error", code="invalid_api_key", headers=headers)
+            raise Problem(
+                401, "A valid key is needed.", kind="authentication_error", code="invalid_api_key", headers=headers
+            )
         if scope not in found.scopes:
             raise Problem(403, f"This key may not {scope}.", kind="permission_error")
         return found
@@ -143,13 +135,20 @@ class Doors:
             served = await gateway.serve(self.wanted(request, kind, body, plain, size, caller))
             if served.reply.events is not None:
                 streaming = True
-                return EventStream(gateway.events(served), served.headers, self.landed)
+                return EventStream(gateway.events(served), served.headers, partial(self.streamed, served))
             document = gateway.priced(served.reply.document or {}, served)
             money = gateway.finish(served, ANSWERED, usage=document.get("usage"))
             return answer(document, headers=served.headers | {"x-corollary-cost": f"{money / 1e9:.9g}"})
         finally:
             if not streaming:
                 self.landed()
+
+    async def streamed(self, served: Served) -> None:
+        """A stream is over; where it never began, its call is settled here."""
+        if not served.call.settled:
+            self.gateway.finish(served, UNKNOWN, status=499)
+            await served.reply.close()
+        self.landed()
 
     def landed(self) -> None:
         """A request less in flight."""
@@ -217,7 +216,7 @@ class Doors:
         if choice.standard:
             gateway.watch.saw(choice.gap)
             gateway.say_revoked()
-        maxima = {name: gateway.maximum(wanted, name) / 1e9 for name in choice.order}
+        maxima = {name: maximum(wanted, gateway.upstreams[name]) / 1e9 for name in choice.order}
         return answer({
             "id": wanted.id, "model": choice.drawn, "router": choice.greedy, "order": list(choice.order),
             "worth": choice.worth, "propensity": choice.propensity, "maximum": maxima,
@@ -230,8 +229,10 @@ class Doors:
         caller = self.caller(request, "feedback")
         body, _, _ = await self.body(request, r.FeedbackRequest)
         gateway = self.gateway
-        if not body.id.isascii() or not body.id.isprintable() or not await gateway.ledger.score(
-            body.id, None if caller is LOCAL else caller.name, float(body.score)
+        if (
+            not body.id.isascii()
+            or not body.id.isprintable()
+            or not await gateway.ledger.score(body.id, None if caller is LOCAL else caller.name, float(body.score))
         ):
             raise Problem(404, "There is no such request of this key.", code="request_not_found")
         gateway.metrics.feedback.inc()
@@ -309,28 +310,13 @@ async def _http(request: Request, problem: Exception) -> Response:
 
 async def _ledger(request: Request, problem: Exception) -> Response:
     log.error("%s", problem)
-    return refusal(Problem(503, "The ledger cannot be written; nothing was sent.", kind="server_error", code="ledger_failed"))
+    return refusal(
+        Problem(503, "The ledger cannot be written; nothing was sent.", kind="server_error", code="ledger_failed")
+    )
 
 
 async def _other(request: Request, problem: Exception) -> Response:
     return refusal(Problem(500, "The gateway failed; its log says why.", kind="server_error"))
-
-
-class HostCheck:
-    """Refuses names under which the gateway is not meant to be called, so that no site's name can be bent to it."""
-
-    def __init__(self, app: ASGIApp, hosts: tuple[str, ...]) -> None:
-        self.app, self.hosts = app, frozenset(h.lower() for h in hosts)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, or 421."""
-        if scope["type"] == "http" and self.hosts:
-            found = next((v for k, v in scope["headers"] if k == b"host"), b"").decode("latin-1").lower()
-            name = found[: found.find("]") + 1].strip("[]") if found.startswith("[") else found.partition(":")[0]
-            if name not in self.hosts:
-                await refusal(Problem(421, "The gateway is not called by this name."))(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
 
 
 def create_app(gateway: Gateway) -> ASGIApp:
@@ -343,6 +329,7 @@ def create_app(gateway: Gateway) -> ASGIApp:
 
     Example:
         >>> import tempfile
+        >>> from corollary.serving import GatewayConfig, GatewayLedger
         >>> config = GatewayConfig(upstreams={"small": {"url": "http://127.0.0.1:9/v1", "model": "m"}})
         >>> gateway = Gateway(config, ledger=GatewayLedger(f"{tempfile.mkdtemp()}/gateway.sqlite"))
         >>> app = create_app(gateway)
@@ -378,7 +365,13 @@ def create_app(gateway: Gateway) -> ASGIApp:
         Route("/openapi.json", doors.document),
         Route("/", doors.page),
     ]
-    handlers: Any = {Problem: _problem, HTTPException: _http, LedgerError: _ledger, CorollaryError: _other, Exception: _other}
+    handlers: Any = {
+        Problem: _problem,
+        HTTPException: _http,
+        LedgerError: _ledger,
+        CorollaryError: _other,
+        Exception: _other,
+    }
     app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
     server = gateway.config.server
     hosts = (*LOOPBACK, server.host, *server.hosts) if server.loopback or server.hosts else ()

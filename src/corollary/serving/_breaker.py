@@ -1,4 +1,4 @@
-"""A circuit breaker: after several failures in a row an upstream is left alone for a while, then tried by one request."""
+"""A circuit breaker: after failures in a row an upstream is left alone for a while, then tried by one request."""
 
 import time
 

@@ -1,8 +1,8 @@
 r"""What a gateway that explores certifies, and how it is derived again; imports no solver and no trainer.
 
-`serving.explored_policy` [confidence 1 - delta]: with probability eps the model is drawn uniformly, else it is the router's.
-If the router alone has mean cost <= B and mean quality >= Q, no request costs more than C and no quality is below 0, the
-policy that is served has mean cost <= (1 - eps) B + eps C and mean quality >= (1 - eps) Q.
+`serving.explored_policy` [confidence 1 - delta]: with probability eps the model is drawn uniformly, else it is the
+router's. If the router alone has mean cost <= B and mean quality >= Q, no request costs more than C and no quality is
+below 0, the policy that is served has mean cost <= (1 - eps) B + eps C and mean quality >= (1 - eps) Q.
 
 The mean of a mixture is the mixture of the means; the rest is `deferral.cost_and_quality`.
 """
@@ -84,6 +84,4 @@ def explore(certificate: Certificate, evidence: Mapping[str, np.ndarray], explor
     )  # fmt: skip
 
 
-register_rule(
-    Rule(RULE, needs=("cost", "quality", "rows"), derive=explored_policy, tolerances={"claims": 1e-9})
-)
+register_rule(Rule(RULE, needs=("cost", "quality", "rows"), derive=explored_policy, tolerances={"claims": 1e-9}))

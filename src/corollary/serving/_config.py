@@ -60,11 +60,11 @@ class Server(_Table):
     """
 
     host: str = "127.0.0.1"
-    port: int = Field(8080, ge=0, le=65535)
+    port: int = Field(default=8080, ge=0, le=65535)
     hosts: tuple[str, ...] = ()  # further names under which it may be called
-    max_body: int = Field(1 << 20, ge=1024, le=1 << 28)  # bytes
-    max_requests: int = Field(256, ge=1)  # at the same time
-    body_timeout: float = Field(30.0, gt=0)
+    max_body: int = Field(default=1 << 20, ge=1024, le=1 << 28)  # bytes
+    max_requests: int = Field(default=256, ge=1)  # at the same time
+    body_timeout: float = Field(default=30.0, gt=0)
 
     @property
     def loopback(self) -> bool:
@@ -80,10 +80,10 @@ class RoutingTable(_Table):
         0.0
     """
 
-    price: float | None = Field(None, ge=0)  # quality per unit of cost; the router's own where absent
-    exploration: float = Field(0.0, ge=0, le=1)  # share of requests whose model is drawn uniformly
+    price: float | None = Field(default=None, ge=0)  # quality per unit of cost; the router's own where absent
+    exploration: float = Field(default=0.0, ge=0, le=1)  # share of requests whose model is drawn uniformly
     prompt: Literal["last", "all"] = "last"  # which user messages the router reads
-    alpha: float = Field(0.01, gt=0, lt=0.5)  # probability of ever revoking a true certificate, of each monitor
+    alpha: float = Field(default=0.01, gt=0, lt=0.5)  # probability of ever revoking a true certificate, of each monitor
     seed: int | None = None  # of the draws; None: the system's
 
 
@@ -96,8 +96,8 @@ class Budget(_Table):
     """
 
     who: Literal["total", "key"] = "total"
-    money: float | None = Field(None, ge=0, lt=1e9)
-    tokens: int | None = Field(None, ge=0, lt=1 << 60)
+    money: float | None = Field(default=None, ge=0, lt=1e9)
+    tokens: int | None = Field(default=None, ge=0, lt=1 << 60)
     window: str = "1d"
     over: Literal["refuse", "cheaper"] = "refuse"
 
@@ -148,21 +148,21 @@ class UpstreamTable(_Table):
     huggingface: str | None = None  # a local folder of a Hugging Face model
     function: str | None = None  # "module:name": called without arguments, gives a `LocalModel` or a token model
     heads: tuple[str, ...] = ()  # names that a request may switch on
-    input_price: float = Field(0.0, ge=0, lt=1e9)  # for a million tokens
-    output_price: float = Field(0.0, ge=0, lt=1e9)
-    request_price: float = Field(0.0, ge=0, lt=1e6)
-    max_tokens: int = Field(1024, ge=1, le=1_000_000)  # imposed where a request names none
+    input_price: float = Field(default=0.0, ge=0, lt=1e9)  # for a million tokens
+    output_price: float = Field(default=0.0, ge=0, lt=1e9)
+    request_price: float = Field(default=0.0, ge=0, lt=1e6)
+    max_tokens: int = Field(default=1024, ge=1, le=1_000_000)  # imposed where a request names none
     images: bool = False
-    image_tokens: int = Field(2048, ge=1)  # at most, of one image
+    image_tokens: int = Field(default=2048, ge=1)  # at most, of one image
     embeddings: bool = False
-    timeout: float = Field(60.0, gt=0)  # to the first byte
-    idle_timeout: float = Field(60.0, gt=0)  # between two pieces of a stream
-    connect_timeout: float = Field(5.0, gt=0)
-    retries: int = Field(2, ge=0, le=10)
-    concurrency: int = Field(64, ge=1)
-    queue_timeout: float = Field(10.0, ge=0)  # waiting for a free place
-    breaker_failures: int = Field(5, ge=1)
-    breaker_seconds: float = Field(10.0, gt=0)
+    timeout: float = Field(default=60.0, gt=0)  # to the first byte
+    idle_timeout: float = Field(default=60.0, gt=0)  # between two pieces of a stream
+    connect_timeout: float = Field(default=5.0, gt=0)
+    retries: int = Field(default=2, ge=0, le=10)
+    concurrency: int = Field(default=64, ge=1)
+    queue_timeout: float = Field(default=10.0, ge=0)  # waiting for a free place
+    breaker_failures: int = Field(default=5, ge=1)
+    breaker_seconds: float = Field(default=10.0, gt=0)
     idempotent: bool = False  # honours Idempotency-Key: documented by the server only
     unbilled_errors: bool = False  # 5xx are known to cost nothing
     fallback: tuple[str, ...] = ()
@@ -215,7 +215,7 @@ class GatewayConfig(_Table):
 
 
 def read_gateway(path: str | Path) -> GatewayConfig:
-    """Read a `gateway.toml`; paths in it become absolute.
+    r"""Read a `gateway.toml`; paths in it become absolute.
 
     Raises:
         InvalidFileError: for a missing file, no TOML, or a word that is unknown or out of range.
@@ -225,7 +225,7 @@ def read_gateway(path: str | Path) -> GatewayConfig:
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "gateway.toml"
-        >>> _ = path.write_text('[upstreams.small]\\nurl = "http://127.0.0.1:9/v1"\\nmodel = "m"\\n')
+        >>> _ = path.write_text('[upstreams.small]\nurl = "http://127.0.0.1:9/v1"\nmodel = "m"\n')
         >>> read_gateway(path).ledger.url == f"sqlite:///{path.parent.resolve()}/gateway.sqlite"
         True
     """

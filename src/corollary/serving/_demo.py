@@ -1,7 +1,7 @@
 """`corollary serve --demo`: a router, two toy models, a budget and a certificate, in this process and without a key.
 
-The small model knows sums and greetings; the large one knows everything, for twenty times the price. Sixteen hundred judged
-requests are embedded as a rule, a router learns from them, and the gateway sends each request where it is worth it.
+The small model knows sums and greetings; the large one knows everything, for twenty times the price. Sixteen hundred
+judged requests are made by a rule, a router learns from them, and the gateway sends each request where it is worth it.
 """
 
 import time
@@ -20,7 +20,13 @@ from corollary.serving._local import LocalUpstream, content_of
 from corollary.serving._upstream import Upstream
 
 EASY = ("say hello to", "what is the sum of", "translate one word:", "spell the word", "count up to")
-HARD = ("prove the theorem about", "design an algorithm for", "explain the paradox of", "derive the formula for", "debug")
+HARD = (
+    "prove the theorem about",
+    "design an algorithm for",
+    "explain the paradox of",
+    "derive the formula for",
+    "debug",
+)
 THINGS = ("seven", "green", "the moon", "prime numbers", "a queue", "paris", "the heap", "light", "music", "trees")
 BUDGET = 0.55  # of the dear model's requests: mean cost of the policy, a share
 
@@ -30,7 +36,8 @@ def demo_log(n: int = 1600, *, seed: int = 0) -> RoutingLog:
     rng = np.random.default_rng(seed)
     hard = rng.random(n) < 0.4
     prompts = tuple(
-        f"{rng.choice(HARD if h else EASY)} {rng.choice(THINGS)} and {rng.choice(THINGS)} ({i})" for i, h in enumerate(hard)
+        f"{rng.choice(HARD if h else EASY)} {rng.choice(THINGS)} and {rng.choice(THINGS)} ({i})"
+        for i, h in enumerate(hard)
     )
     quality = np.stack([rng.random(n) < np.where(hard, 0.25, 0.97), rng.random(n) < 0.95], 1).astype(np.float64)
     return RoutingLog(prompts, ("small", "large"), quality)

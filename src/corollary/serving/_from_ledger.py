@@ -1,4 +1,4 @@
-"""From a gateway's ledger to a routing log: judged requests with the probabilities with which their models were drawn."""
+"""From a gateway's ledger to a routing log: judged requests with the probabilities of the draws of their models."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -56,7 +56,7 @@ def ledger_log(ledger: GatewayLedger, *, prompts: Sequence[str] | None = None, u
     kept = [i for i, text in enumerate(texts) if text is not None]
     if not kept:
         raise InvalidInputError(
-            "the ledger holds hashes of prompts only; set [ledger] prompts = \"text\", or give the texts with --texts"
+            'the ledger holds hashes of prompts only; set [ledger] prompts = "text", or give the texts with --texts'
         )
     drawn = sorted({rows[i]["drawn"] for i in kept})
     named = sorted({m for i in kept for m in rows[i]["propensity"]})
@@ -69,9 +69,7 @@ def ledger_log(ledger: GatewayLedger, *, prompts: Sequence[str] | None = None, u
         quality[r, k], chance[r, k] = row["score"], row["propensity"][row["drawn"]]
         cost[r, k] = (row["money"] or 0) / NANO
     roles = {"prompt": "prompt", **{m: "model" if m in drawn else "never judged: left out" for m in named}}
-    return RoutingLog(
-        tuple(str(texts[i]) for i in kept), tuple(drawn), quality, cost, chance, unit=unit, roles=roles
-    )
+    return RoutingLog(tuple(str(texts[i]) for i in kept), tuple(drawn), quality, cost, chance, unit=unit, roles=roles)
 
 
 def policy_values(
@@ -85,8 +83,8 @@ def policy_values(
         delta: probability that an interval misses.
 
     Returns:
-        policy -> {"ips": ..., "dr": ...}; the guess of the doubly robust value is the worth written down at the request,
-        before its reward was known.
+        policy -> {"ips": ..., "dr": ...}; the guess of the doubly robust value is the worth written down at the
+        request, before its reward was known.
 
     Raises:
         InvalidInputError: where there is nothing to value.

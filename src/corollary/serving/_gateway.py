@@ -1,8 +1,8 @@
 """`Gateway`: what happens to a request between the door and the upstream.
 
-decide -> reserve the maximum, on disk -> call -> settle. A call that certainly did nothing is tried again after a pause,
-on the same reservation; one that may have been billed keeps its maximum, and the next model in order is asked on a
-reservation of its own.
+decide -> reserve the maximum, on disk -> call -> settle. A call that certainly did nothing is tried again after a
+pause, on the same reservation; one that may have been billed keeps its maximum, and the next model in order is asked on
+a reservation of its own.
 """
 
 import asyncio
@@ -23,15 +23,35 @@ from corollary.serving import _tables as t
 from corollary.serving._config import AUTO, GatewayConfig
 from corollary.serving._keys import Caller, KeyRing, read_keys
 from corollary.serving._ledger import (
-    ANSWERED, REFUSED, UNKNOWN, Call, GatewayLedger, OverBudget, Reservation, Settlement,
+    ANSWERED,
+    REFUSED,
+    UNKNOWN,
+    Call,
+    GatewayLedger,
+    OverBudget,
+    Reservation,
+    Settlement,
 )  # fmt: skip
 from corollary.serving._loaders import make_upstream
 from corollary.serving._metrics import Metrics
-from corollary.serving._money import ENVELOPE, limits_of, retry_after
+from corollary.serving._money import Limit, limits_of
 from corollary.serving._policy import LONG, Choice, Policy
 from corollary.serving._requests import Options, Problem
 from corollary.serving._upstream import Lost, Refused, Rejected, Reply, Upstream
-from corollary.serving._wanted import Served, Wanted, counted, request_row, response_headers, take_place
+from corollary.serving._wanted import (
+    Served,
+    Wanted,
+    counted,
+    maximum,
+    most_tokens,
+    refused,
+    request_row,
+    response_headers,
+    sent,
+    take_place,
+    unfit,
+    with_fallbacks,
+)  # fmt: skip
 from corollary.serving._watch import try_watch
 
 LONGEST_PAUSE = 5.0
@@ -47,6 +67,19 @@ class Gateway:
         folder: the router's run; None: only models that are named.
         ledger: instead of the configured one.
         upstreams: instead of those that the configuration describes, by name.
+
+    Raises:
+        InvalidInputError: where the router names a model that is not configured, or a secret is missing.
+
+    Guarantee: the ledger's; a request is sent only once its reservation is on disk.
+
+    Example:
+        >>> import tempfile
+        >>> config = GatewayConfig(upstreams={"small": {"url": "http://127.0.0.1:9/v1", "model": "m"}})
+        >>> gateway = Gateway(config, ledger=GatewayLedger(f"{tempfile.mkdtemp()}/gateway.sqlite"))
+        >>> gateway.ready, gateway.locked, gateway.watch.status
+        (True, False, 'none')
+        >>> gateway.ledger.close()
     """
 
     def __init__(
@@ -75,6 +108,8 @@ class Gateway:
         self.flying = 0
         self.standard: dict[str, None] = {}  # requests whose feedback the monitor takes, the latest
         self._said = False
+        longest = max(u.timeout + u.idle_timeout for u in config.upstreams.values())
+        self.ledger.give_up(older=600 + 10 * longest)
         self._refresh()
 
     async def close(self) -> None:
@@ -111,15 +146,15 @@ class Gateway:
             found = self.ledger.read(query)
             if found and not self.watch.revoked:
                 self.watch.revoked, self._said = found[0]["why"], True
-        longest = max(u.timeout + u.idle_timeout for u in self.config.upstreams.values())
-        self.ledger.give_up(older=600 + 10 * longest)
 
     # decide
 
     async def decide(self, text: str, caller: Caller, options: Options) -> Choice:
         """The router's choice for a text."""
         if self.policy is None:
-            raise Problem(404, f"{AUTO} needs a router; name one of the models of GET /v1/models.", code="model_not_found")
+            raise Problem(
+                404, f"{AUTO} needs a router; name one of the models of GET /v1/models.", code="model_not_found"
+            )
         policy = self.policy
         allowed = [m for m in policy.router.models if caller.may_use(m)]
         if not allowed:
@@ -128,32 +163,6 @@ class Gateway:
         if len(text) > LONG:
             return await asyncio.to_thread(policy.choose, text, **given)
         return policy.choose(text, **given)
-
-    def _candidates(self, wanted: Wanted, choice: Choice | None) -> list[str]:
-        if choice is not None:
-            return list(choice.order)
-        found, queue = [], [wanted.model]
-        while queue:
-            name = queue.pop(0)
-            if name not in found and wanted.caller.may_use(name):
-                found.append(name)
-                queue += self.upstreams[name].table.fallback
-        return found
-
-    def most_tokens(self, wanted: Wanted, upstream: Upstream) -> tuple[int, int, int]:
-        """Tokens into a call and out of it at most, and the length of one answer that is imposed."""
-        table = upstream.table
-        into = wanted.size + ENVELOPE + wanted.images * table.image_tokens
-        if wanted.kind == "embeddings":
-            return into, 0, 0
-        most = table.max_tokens if wanted.most is None else wanted.most
-        prompts = len(p) if isinstance(p := wanted.body.get("prompt"), list) else 1
-        return into, most * wanted.answers * prompts, most
-
-    def maximum(self, wanted: Wanted, name: str) -> int:
-        """The most that a call of this model can cost, in billionths."""
-        into, out, _ = self.most_tokens(wanted, self.upstreams[name])
-        return self.upstreams[name].prices.of(into, out)
 
     # serve
 
@@ -164,39 +173,42 @@ class Gateway:
             Problem: with the status that the client gets.
         """
         choice = await self.decide(wanted.text, wanted.caller, wanted.options) if wanted.model == AUTO else None
-        names = self._candidates(wanted, choice)
+        names = list(choice.order) if choice is not None else with_fallbacks(wanted, self.upstreams)
         row: dict[str, Any] | None = self._row(wanted, choice, names[0])
         limits = limits_of(self.config.budgets, wanted.caller.name, wanted.caller.budget)
-        number, short, trouble, rejected = 0, [], [], None
+        number, rejected = 0, None
+        short: list[Limit] = []
+        trouble: list[str] = []
         below = float("inf")
         queue, tried = list(names), set()
         while queue:
             name = queue.pop(0)
-            upstream, maximum = self.upstreams[name], self.maximum(wanted, name)
-            if name in tried or maximum >= below:
+            upstream = self.upstreams[name]
+            most_money = maximum(wanted, upstream)
+            if name in tried or most_money >= below:
                 continue
             tried.add(name)
-            if (unfit := self._unfit(wanted, upstream)) is not None:
-                rejected = rejected or unfit
+            if (problem := unfit(wanted, upstream)) is not None:
+                rejected = rejected or problem
                 continue
             if not upstream.breaker.allows():
                 trouble.append(f"{name}: left alone after failures")
                 continue
-            into, out, most = self.most_tokens(wanted, upstream)
-            call = Call(f"{wanted.id}.{number}", wanted.id, name, (), maximum, into + out, wanted.created)
+            into, out, most = most_tokens(wanted, upstream)
+            call = Call(f"{wanted.id}.{number}", wanted.id, name, (), most_money, into + out, wanted.created)
             try:
                 reply = await self._reserved(wanted, upstream, Reservation(call, limits, row), most)
-            except OverBudget as problem:
-                short += problem.limits
-                if any(limit.over == "refuse" for limit in problem.limits):
+            except OverBudget as full:
+                short += full.limits
+                if any(limit.over == "refuse" for limit in full.limits):
                     break
-                below = min(below, maximum)
+                below = min(below, most_money)
                 queue += self._cheaper(wanted, choice, below)
                 continue
-            except (Refused, Lost) as problem:
-                trouble.append(f"{name}: {problem}")
-            except Rejected as problem:
-                rejected = Problem(problem.status, problem.message, code="upstream_rejected")
+            except (Refused, Lost) as why:
+                trouble.append(f"{name}: {why}")
+            except Rejected as why:
+                rejected = Problem(why.status, why.message, code="upstream_rejected")
             else:
                 if name != names[0]:
                     self.metrics.diverted.labels("budget" if short else "fault").inc()
@@ -220,25 +232,15 @@ class Gateway:
     def _cheaper(self, wanted: Wanted, choice: Choice | None, below: float) -> list[str]:
         """Models that may take the place of one for which a budget has no room, the dearest first."""
         models = choice.order if choice is not None else [n for n in self.upstreams if wanted.caller.may_use(n)]
-        found = {n: self.maximum(wanted, n) for n in models}
+        found = {n: maximum(wanted, self.upstreams[n]) for n in models}
         return sorted((n for n, most in found.items() if most < below), key=lambda n: -found[n])
-
-    def _unfit(self, wanted: Wanted, upstream: Upstream) -> Problem | None:
-        table = upstream.table
-        if wanted.images and not table.images:
-            return Problem(400, f"{upstream.name} takes no images.", code="unsupported_content")
-        if wanted.kind == "embeddings" and not table.embeddings:
-            return Problem(400, f"{upstream.name} gives no embeddings.", code="unsupported_endpoint")
-        if wanted.options.heads and table.url is not None:
-            return Problem(400, f"{upstream.name} has no heads to switch.", code="unsupported_option")
-        return None
 
     async def _attempt(self, wanted: Wanted, upstream: Upstream, call: Call, most: int) -> Reply:
         """Call under one reservation until it answers, or nothing more may be tried; the call is then settled."""
         table, heads = upstream.table, tuple(wanted.options.heads or ())
         for attempt in range(table.retries + 1):
             try:
-                reply = await upstream.ask(wanted.kind, self._body(wanted, most), key=call.id, heads=heads)
+                reply = await upstream.ask(wanted.kind, sent(wanted, most), key=call.id, heads=heads)
             except Refused as problem:
                 upstream.breaker.fail()
                 if not problem.again or attempt == table.retries or not upstream.breaker.allows():
@@ -266,15 +268,6 @@ class Gateway:
                 upstream.breaker.succeed()
                 return reply
         raise AssertionError
-
-    def _body(self, wanted: Wanted, most: int) -> dict[str, Any]:
-        body = {k: v for k, v in wanted.body.items() if k not in ("corollary", "model")}
-        if wanted.kind != "embeddings" and wanted.most is None:
-            body["max_tokens"] = most
-        if wanted.stream:
-            options = body.get("stream_options")
-            body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
-        return body
 
     # settle
 
@@ -376,30 +369,23 @@ class Gateway:
     def _headers(self, wanted: Wanted, choice: Choice | None, call: Call, most: int) -> dict[str, str]:
         """The price is an estimate: a quarter of the bytes as tokens in, half of the longest answer out."""
         prices = self.upstreams[call.model].prices
-        _, out, _ = self.most_tokens(wanted, self.upstreams[call.model])
+        _, out, _ = most_tokens(wanted, self.upstreams[call.model])
         estimate = min(prices.of(wanted.size // 4, out // 2), call.maximum)
         return response_headers(
-            wanted, choice, call, most=most, estimate=estimate, status=self.watch.status, confidence=self.watch.confidence
+            wanted,
+            choice,
+            call,
+            most=most,
+            estimate=estimate,
+            status=self.watch.status,
+            confidence=self.watch.confidence,
         )
 
     def _refusal(
         self, wanted: Wanted, row: dict[str, Any] | None, short: Sequence[Any], trouble: Sequence[str],
         rejected: Problem | None,
     ) -> Problem:  # fmt: skip
-        if rejected is not None:
-            problem = rejected
-        elif short:
-            wait = retry_after([s for s in short if s.over == "refuse"] or short)
-            names = ", ".join(dict.fromkeys(s.name for s in short))
-            told = f"Retry in {wait} s." if wait is not None else "It has no end: raise it."
-            headers = {} if wait is None else {"Retry-After": str(wait)}
-            problem = Problem(
-                429, f"The budget {names} has no room for this request's maximum. {told}", kind="insufficient_quota",
-                code="budget_exceeded", headers=headers,
-            )  # fmt: skip
-        else:
-            said = "; ".join(trouble) or "no model may be asked"
-            problem = Problem(502, f"No upstream answered ({said}).", kind="upstream_error", code="upstream_failed")
+        problem = rejected or refused(short, trouble)
         seconds = round(time.perf_counter() - wanted.begun, 6)
         if row is not None:
             self.ledger.note(row | {"status": problem.status, "seconds": seconds})

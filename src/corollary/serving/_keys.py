@@ -1,7 +1,7 @@
 """Keys of the gateway: made, listed, revoked; stored as SHA-256 of 256 random bits, compared in constant time.
 
-A key reads `sk-corollary-<id>-<secret>`. The id finds the row, the secret proves the right. A random secret of 256 bits needs
-no slow hash: there is nothing to guess from a dictionary.
+A key reads `sk-corollary-<id>-<secret>`. The id finds the row, the secret proves the right. A random secret of 256 bits
+needs no slow hash: there is nothing to guess from a dictionary.
 """
 
 import hashlib

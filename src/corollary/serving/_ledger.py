@@ -1,8 +1,9 @@
 r"""`GatewayLedger`: every request's decision, prices, tokens, outcome and feedback, and the budgets, in one database.
 
-A call to a model goes pending -> answered | unknown | refused. The step to `pending` charges its maximum to every budget
-that it counts against, and is on disk *before* the upstream is called; where a budget has no room nothing is recorded
-and nothing is sent. Settling charges what it cost (answered), leaves the maximum (unknown) or gives it back (refused).
+A call to a model goes pending -> answered | unknown | refused. The step to `pending` charges its maximum to every
+budget that it counts against, and is on disk *before* the upstream is called; where a budget has no room nothing is
+recorded and nothing is sent. Settling charges what it cost (answered), leaves the maximum (unknown) or gives it back
+(refused).
 
 At every moment, killed processes and several replicas included, if no call costs more than its maximum:
 true spend <= charged <= budget, and charged - true spend <= the maxima of the calls pending or unknown.
@@ -20,7 +21,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from corollary.errors import BudgetError, InvalidInputError
+from corollary.errors import BudgetError
 from corollary.serving import _tables as t
 from corollary.serving._config import database_url
 from corollary.serving._money import Limit
@@ -128,7 +129,9 @@ class GatewayLedger:
         try:
             found: Call = await asyncio.shield(done)
         except asyncio.CancelledError:  # whoever waited is gone, and will not send: give it back once it is written
-            done.add_done_callback(lambda f: None if f.cancelled() or f.exception() else self.settle(_unsent(f.result())))
+            done.add_done_callback(
+                lambda f: None if f.cancelled() or f.exception() else self.settle(_unsent(f.result()))
+            )
             raise
         return found
 

@@ -3,7 +3,6 @@
 import importlib
 import sys
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +52,15 @@ def huggingface_model(folder: str | Path) -> LocalModel:
     model = AutoModelForCausalLM.from_pretrained(
         str(folder), local_files_only=True, trust_remote_code=False, use_safetensors=True
     ).eval()
-    template = None
-    if getattr(tokenizer, "chat_template", None):
-        template = partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
+
+    def template(messages: Sequence[dict[str, Any]]) -> str:
+        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+
     return TokenModel(
-        partial(draw, model, tokenizer.eos_token_id),
+        lambda prompt, **options: draw(model, tokenizer.eos_token_id, prompt, **options),
         encode=lambda text: list(tokenizer(text)["input_ids"]),
-        decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)),
-        template=template,
+        decode=lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=True)),
+        template=template if getattr(tokenizer, "chat_template", None) else None,
     )
 
 
@@ -109,6 +109,15 @@ def as_local(model: Any) -> LocalModel:
 
     Raises:
         InvalidInputError: for an object that has neither.
+
+    Guarantee: none; what is drawn is what the object draws.
+
+    Example:
+        >>> class Echo:
+        ...     def generate(self, prompt_ids, *, max_tokens, seed, temperature, top_p, heads=()):
+        ...         yield from prompt_ids[:max_tokens]
+        >>> as_local(Echo()).knows_heads
+        True
     """
     if isinstance(model, LocalModel):
         return model

@@ -20,7 +20,9 @@ class Metrics:
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"corollary_{name}", text, labels, registry=registry)
 
-        self.requests = counter("requests", "Requests by the model that served them and their status", "model", "status")
+        self.requests = counter(
+            "requests", "Requests by the model that served them and their status", "model", "status"
+        )
         self.calls = counter("calls", "Calls to upstreams by outcome", "model", "outcome")
         self.money = counter("money", "Charged for answered and unknown calls, in the unit", "model")
         self.tokens = counter("tokens", "Tokens by direction", "model", "direction")
@@ -28,7 +30,11 @@ class Metrics:
         self.diverted = counter("diverted", "Requests served by another model than the one drawn", "why")
         self.feedback = counter("feedback", "Judgements received")
         self.time = Histogram(
-            "corollary_request_seconds", "From the request to the last byte", ["model"], buckets=BUCKETS, registry=registry
+            "corollary_request_seconds",
+            "From the request to the last byte",
+            ["model"],
+            buckets=BUCKETS,
+            registry=registry,
         )
         self.first = Histogram(
             "corollary_first_byte_seconds", "From the request to the first byte", ["model"], buckets=BUCKETS,

@@ -87,7 +87,9 @@ def openapi(
         codes = ["421", *(["401", "403"] if path not in OPEN else [])]
         codes += ["404"] if "{" in path else ["503"] if path == "/ready" else []
         problems = {code: TOLD[code] for code in codes}
-        operation = _operation(told, [FORMS.get(path, "application/json")], problems, locked=locked and path not in OPEN)
+        operation = _operation(
+            told, [FORMS.get(path, "application/json")], problems, locked=locked and path not in OPEN
+        )
         if path == "/ready":  # its 503 is no error document
             operation["responses"]["503"] = {"description": "Not ready", "content": {"application/json": {}}}
         if "{" in path:

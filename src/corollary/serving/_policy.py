@@ -1,7 +1,7 @@
 """The choice of a model for a request: the router's, with a known share of uniform draws.
 
-With exploration eps over K allowed models, model k is drawn with probability (1 - eps) 1[k is the router's] + eps / K. The
-probabilities are written down with the request, so that the log can value other policies without bias.
+With exploration eps over K allowed models, model k is drawn with probability (1 - eps) 1[k is the router's] + eps / K.
+The probabilities are written down with the request, so that the log can value other policies without bias.
 """
 
 import secrets
@@ -51,7 +51,9 @@ class Policy:
 
     def __init__(self, router: PromptRouter, table: RoutingTable) -> None:
         if router.features.fitted and router.features.given is not None:
-            raise InvalidInputError("the router needs numbers beside the prompt, which requests do not bring; fit one on text")
+            raise InvalidInputError(
+                "the router needs numbers beside the prompt, which requests do not bring; fit one on text"
+            )
         self.router, self.exploration = router, table.exploration
         self.price = router.price if table.price is None else table.price
         self.own_price = table.price is None or table.price == router.price

@@ -21,7 +21,7 @@ Tokens = Annotated[int, Field(ge=1, le=LARGEST_ANSWER), BeforeValidator(_whole)]
 Few = Annotated[int, Field(ge=1, le=16), BeforeValidator(_whole)]
 
 
-class Problem(Exception):  # noqa: N818
+class Problem(Exception):
     """A request that cannot be served, as the client will read it."""
 
     def __init__(
@@ -44,9 +44,9 @@ class Options(BaseModel):
     """What the client says to the gateway and not to the model: in the field `corollary`, or in headers."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
-    price: float | None = Field(None, ge=0, le=1e12, description="Quality per unit of cost, for this request.")
-    quality: float | None = Field(None, ge=0, le=1, description="Take the cheapest model held to be worth this.")
-    heads: list[Name] | None = Field(None, max_length=16, description="Heads of an unlearned model to switch on.")
+    price: float | None = Field(default=None, ge=0, le=1e12, description="Quality per unit of cost.")
+    quality: float | None = Field(default=None, ge=0, le=1, description="Take the cheapest model worth this.")
+    heads: list[Name] | None = Field(default=None, max_length=16, description="Heads to switch on.")
 
 
 class Part(_Body):
@@ -105,7 +105,7 @@ class EmbeddingRequest(_Body):
 class RouteRequest(_Body):
     """Body of `POST /v1/route`: a conversation or a prompt; no model is asked."""
 
-    messages: list[Message] | None = Field(None, min_length=1, max_length=4096)
+    messages: list[Message] | None = Field(default=None, min_length=1, max_length=4096)
     prompt: str | None = None
     corollary: Options | None = None
 

@@ -1,5 +1,6 @@
 """Running a gateway: uvicorn around the application, with what a busy process needs."""
 
+import gc
 import logging
 import sys
 from typing import Any
@@ -19,6 +20,13 @@ def run_gateway(gateway: Gateway, *, ready: Any = None) -> None:
 
     Raises:
         InvalidInputError: where the address is taken.
+
+    Guarantee: none; the ledger's holds whatever ends the process.
+
+    Example:
+        >>> from corollary.serving import run_gateway
+        >>> run_gateway.__kwdefaults__
+        {'ready': None}
     """
     try:
         import uvicorn
@@ -33,6 +41,8 @@ def run_gateway(gateway: Gateway, *, ready: Any = None) -> None:
         h11_max_incomplete_event_size=32768, backlog=2048, ws="none", proxy_headers=False,
     )  # fmt: skip
     sys.setswitchinterval(SWITCH)
+    gc.collect()
+    gc.freeze()  # what was loaded stays: the collector need not walk through it while requests wait
     logging.getLogger("corollary.serving").setLevel(logging.INFO)
     running = _server()(config)
     running.tell = ready

@@ -8,7 +8,7 @@ DONE = b"data: [DONE]\n\n"
 LARGEST = 4 << 20  # bytes of one event
 
 
-class Broken(Exception):  # noqa: N818
+class Broken(Exception):
     """A stream that is no stream of events."""
 
 
@@ -34,13 +34,13 @@ async def events(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def document(event: bytes) -> Any:
-    """The JSON of an event; None where it has none (a comment, `[DONE]`).
+    r"""The JSON of an event; None where it has none (a comment, `[DONE]`).
 
     Raises:
         Broken: for data that are no JSON object.
 
     Example:
-        >>> document(b'data: {"a": 1}\\n\\n'), document(DONE), document(b": alive\\n\\n")
+        >>> document(b'data: {"a": 1}\n\n'), document(DONE), document(b": alive\n\n")
         ({'a': 1}, None, None)
     """
     lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
@@ -57,10 +57,10 @@ def document(event: bytes) -> Any:
 
 
 def may_hold_usage(event: bytes) -> bool:
-    """Whether it is worth parsing for its usage: most events are not.
+    r"""Whether it is worth parsing for its usage: most events are not.
 
     Example:
-        >>> may_hold_usage(b'data: {"choices": [], "usage": {"prompt_tokens": 1}}\\n\\n')
+        >>> may_hold_usage(b'data: {"choices": [], "usage": {"prompt_tokens": 1}}\n\n')
         True
     """
     return b'"usage"' in event and b'"usage":null' not in event and b'"usage": null' not in event

@@ -1,8 +1,7 @@
 """A response of server-sent events: each leaves as it comes, and the source is closed whatever happens."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -14,10 +13,12 @@ class EventStream(Response):
     Args:
         events: an asynchronous generator of whole events.
         headers: of the response.
-        landed: called once when all is over.
+        landed: awaited once when all is over, also where no event was ever asked for.
     """
 
-    def __init__(self, events: AsyncIterator[bytes], headers: dict[str, str], landed: Callable[[], Any]) -> None:
+    def __init__(
+        self, events: AsyncIterator[bytes], headers: dict[str, str], landed: Callable[[], Awaitable[None]]
+    ) -> None:
         super().__init__(None, 200, {**headers, "Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self.headers["content-type"] = "text/event-stream; charset=utf-8"
@@ -54,7 +55,7 @@ class EventStream(Response):
             leaving.cancel()
             if isinstance(self.events, AsyncGenerator):
                 await self.events.aclose()
-            self.landed()
+            await self.landed()
 
 
 async def _left(receive: Receive) -> None:

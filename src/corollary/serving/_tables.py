@@ -152,7 +152,9 @@ def _migrate(link: sa.Connection, shown: str, *, read_only: bool) -> None:
 
 def _engine(url: str, pages: int | None) -> sa.Engine:
     if not url.startswith("sqlite"):
-        return sa.create_engine(url, pool_size=2, max_overflow=2, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+        return sa.create_engine(
+            url, pool_size=2, max_overflow=2, pool_pre_ping=True, connect_args={"connect_timeout": 5}
+        )
     engine = sa.create_engine(url, poolclass=NullPool, connect_args={"timeout": 5.0, "check_same_thread": False})
 
     @sa.event.listens_for(engine, "connect")

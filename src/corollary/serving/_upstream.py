@@ -21,11 +21,12 @@ from corollary.serving._config import UpstreamTable
 from corollary.serving._money import Prices, prices_of
 
 LARGEST_ANSWER = 64 << 20
+KEPT = 4.0  # seconds of an idle connection: less than servers keep it, so that a request never meets its end
 PATHS = {"chat": "chat/completions", "completions": "completions", "embeddings": "embeddings"}
 PASSED_ON = (400, 404, 413, 422)
 
 
-class Refused(Exception):  # noqa: N818
+class Refused(Exception):
     """Nothing was done and nothing is owed."""
 
     def __init__(self, reason: str, *, again: bool = True, pause: float | None = None) -> None:
@@ -33,7 +34,7 @@ class Refused(Exception):  # noqa: N818
         self.again, self.pause = again, pause
 
 
-class Rejected(Exception):  # noqa: N818
+class Rejected(Exception):
     """The upstream finds fault with the request."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -41,7 +42,7 @@ class Rejected(Exception):  # noqa: N818
         self.status, self.message = status, message
 
 
-class Lost(Exception):  # noqa: N818
+class Lost(Exception):
     """Nobody knows whether it was done."""
 
 
@@ -122,9 +123,7 @@ class HttpUpstream:
             raise Lost(f"a broken answer ({type(problem).__name__})") from None
 
     async def _ask(self, url: str, body: dict[str, Any], headers: dict[str, str]) -> Reply:
-        response = await self._open().post(
-            url, data=json.dumps(body).encode(), headers=headers, allow_redirects=False
-        )
+        response = await self._open().post(url, data=json.dumps(body).encode(), headers=headers, allow_redirects=False)
         try:
             if response.status != 200:
                 await self._fail(response)
@@ -199,7 +198,7 @@ class HttpUpstream:
         if self._session is None:
             t = self.table
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=t.connect_timeout)
-            connector = aiohttp.TCPConnector(limit=t.concurrency, keepalive_timeout=30.0)
+            connector = aiohttp.TCPConnector(limit=t.concurrency, keepalive_timeout=KEPT)
             self._session = aiohttp.ClientSession(
                 connector=connector, timeout=timeout, auto_decompress=True, cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False, read_bufsize=1 << 18,

@@ -1,4 +1,4 @@
-"""A request on its way: what is wanted, what is served, the row it leaves in the ledger, the headers it comes back with."""
+"""A request on its way: what is wanted, what is served, the row it leaves in the ledger, the headers of its answer."""
 
 import asyncio
 import hashlib
@@ -7,18 +7,19 @@ import math
 import random
 import secrets
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from corollary.deferral._ledger_schema import NANO
 from corollary.serving._keys import Caller
 from corollary.serving._ledger import Call
+from corollary.serving._money import ENVELOPE, Limit, retry_after
 from corollary.serving._policy import Choice
-from corollary.serving._requests import Options
+from corollary.serving._requests import Options, Problem
 from corollary.serving._upstream import Refused, Reply, Upstream
 
-
-_IDS = random.Random(secrets.randbits(256))  # unique, not secret: what a key may judge is checked by the key
+_IDS = random.Random(secrets.randbits(256))  # noqa: S311 - unique, not secret: whose it is, the key says
 
 
 @dataclass
@@ -108,7 +109,14 @@ def request_row(
 
 
 def response_headers(
-    wanted: Wanted, choice: Choice | None, call: Call, *, most: int, estimate: int, status: str, confidence: float | None
+    wanted: Wanted,
+    choice: Choice | None,
+    call: Call,
+    *,
+    most: int,
+    estimate: int,
+    status: str,
+    confidence: float | None,
 ) -> dict[str, str]:
     """What an answer's headers tell: names of the configuration and numbers, never a word of the request."""
     found = {
@@ -127,3 +135,72 @@ def response_headers(
         if confidence is not None and choice.standard:
             found["x-corollary-confidence"] = f"{confidence:g}"
     return found
+
+
+def most_tokens(wanted: Wanted, upstream: Upstream) -> tuple[int, int, int]:
+    """Tokens into a call and out of it at most, and the length of one answer that is imposed."""
+    table = upstream.table
+    into = wanted.size + ENVELOPE + wanted.images * table.image_tokens
+    if wanted.kind == "embeddings":
+        return into, 0, 0
+    most = table.max_tokens if wanted.most is None else wanted.most
+    prompts = len(p) if isinstance(p := wanted.body.get("prompt"), list) else 1
+    return into, most * wanted.answers * prompts, most
+
+
+def maximum(wanted: Wanted, upstream: Upstream) -> int:
+    """The most that a call of this model can cost, in billionths."""
+    into, out, _ = most_tokens(wanted, upstream)
+    return upstream.prices.of(into, out)
+
+
+def with_fallbacks(wanted: Wanted, upstreams: Mapping[str, Upstream]) -> list[str]:
+    """The named model and those that its configuration falls back on, nearest first."""
+    found: list[str] = []
+    queue = [wanted.model]
+    while queue:
+        name = queue.pop(0)
+        if name not in found and wanted.caller.may_use(name):
+            found.append(name)
+            queue += upstreams[name].table.fallback
+    return found
+
+
+def sent(wanted: Wanted, most: int) -> dict[str, Any]:
+    """What goes to the upstream: what came, without what was said to the gateway, bounded, and asked for its usage."""
+    body = {k: v for k, v in wanted.body.items() if k not in ("corollary", "model")}
+    if wanted.kind != "embeddings" and wanted.most is None:
+        body["max_tokens"] = most
+    if wanted.stream:
+        options = body.get("stream_options")
+        body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+    return body
+
+
+def unfit(wanted: Wanted, upstream: Upstream) -> Problem | None:
+    """Why this model cannot serve this request; None where it can."""
+    table = upstream.table
+    if wanted.images and not table.images:
+        return Problem(400, f"{upstream.name} takes no images.", code="unsupported_content")
+    if wanted.kind == "embeddings" and not table.embeddings:
+        return Problem(400, f"{upstream.name} gives no embeddings.", code="unsupported_endpoint")
+    if wanted.options.heads and table.url is not None:
+        return Problem(400, f"{upstream.name} has no heads to switch.", code="unsupported_option")
+    return None
+
+
+def refused(short: Sequence[Limit], trouble: Sequence[str]) -> Problem:
+    """What the client is told where no model answered: a budget has ended (with the time to wait), or all failed."""
+    if not short:
+        said = "; ".join(trouble) or "no model may be asked"
+        return Problem(502, f"No upstream answered ({said}).", kind="upstream_error", code="upstream_failed")
+    wait = retry_after([s for s in short if s.over == "refuse"] or short)
+    names = ", ".join(dict.fromkeys(s.name for s in short))
+    told = f"Retry in {wait} s." if wait is not None else "It has no end: raise it."
+    return Problem(
+        429,
+        f"The budget {names} has no room for this request's maximum. {told}",
+        kind="insufficient_quota",
+        code="budget_exceeded",
+        headers={} if wait is None else {"Retry-After": str(wait)},
+    )

@@ -2,7 +2,8 @@
 
 A drift monitor sees every prompt that the policy routes, a mean monitor its costs, another the feedback. Each raises a
 false alarm with probability at most alpha from the start of the gateway on; the drift monitor, whose memory grows with
-what it has seen, is begun again after `EPOCH` prompts at the level 6 alpha / (pi^2 k^2) of the k-th epoch, which sum to alpha.
+what it has seen, is begun again after `EPOCH` prompts at the level 6 alpha / (pi^2 k^2) of the k-th epoch; these sum to
+alpha.
 A revocation is kept in the ledger and holds for this router until another is fitted.
 """
 
@@ -47,7 +48,8 @@ class Watch:
         self.quality: MeanMonitor | None = None
         self.true_costs = router is not None and router.unit == unit
         self._scores: np.ndarray | None = None
-        parts, evidence = [], {}
+        parts: list[Certificate] = []
+        evidence: dict[str, np.ndarray] = {}
         if folder is not None and router is not None and (folder / "certificate.json").is_file():
             own, arrays = load_certificate(folder)
             if own.digest.get("router") == router.fingerprint(price=router.price):
