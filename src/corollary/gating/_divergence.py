@@ -14,7 +14,7 @@ Source: the bound of Barber and Agakov (2003) on mutual information, textbook; t
 gate applied twice, derived here.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -24,6 +24,7 @@ from corollary.certificates import betting
 from corollary.errors import InvalidInputError
 from corollary.numerics import entropy, log_sum_exp
 
+Side = Literal["both", "lower"]
 FEWEST = 30  # documents of a domain, below which nothing is said
 
 
@@ -123,7 +124,7 @@ def domain_divergence(
     each, low, high = np.empty(p), np.empty(p), np.empty(p)
     for j in range(p):
         values, least, most = gain[k == j], float(np.log(floor)), float(-np.log(lam[j]))
-        side = "lower" if eps is None else "both"
+        side: Side = "lower" if eps is None else "both"
         bounds = betting(np.clip(values, least, most), delta=delta / p, low=least, high=most, side=side)
         each[j], low[j], high[j] = values.mean(), float(bounds.lower), float(bounds.upper)
     most = float(entropy(lam))

@@ -28,6 +28,7 @@ class CausalNetwork(nn.Module):
 
     mean: Tensor
     spread: Tensor
+    body: Any
     sequential = True  # reads documents in order, not single tokens
 
     def __init__(self, width: int, experts: int, hidden: int) -> None:
@@ -40,7 +41,7 @@ class CausalNetwork(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("spread", torch.ones(width))
 
-    def _body(self, width: int, hidden: int) -> nn.Module:
+    def _body(self, width: int, hidden: int) -> Any:
         raise NotImplementedError
 
     def forward(self, features: Tensor, base: slice) -> Float[Tensor, "... k"]:

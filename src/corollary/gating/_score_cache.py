@@ -288,7 +288,7 @@ def _map(path: Path, *, mode: Any) -> tuple[dict[str, Any], dict[str, np.ndarray
             "totals", "document_offsets", "log_probs"
         }:  # fmt: skip
             raise ValueError("another kind or format")
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         for name, entry in header.items():
             dtype, shape = np.dtype(_TYPES[entry["dtype"]]), tuple(entry["shape"])
             begin, end = entry["data_offsets"]
