@@ -78,15 +78,13 @@ def overlap(cell):
     """Domains that share a part of their text; experts, their composition, and one model of an expert's size."""
     seed, small = cell["seed"], cell["model"] == "ngram"
     data = blended(texts.domains(seed, gate=160, test=160), cell["share"], seed)
-    names, p = list(data), len(data)
+    names = list(data)
     pools = [data[n]["train"] for n in names]
     experts, pooled = tables(pools, seed) if small else networks(pools, cell["steps"], seed)
     held = [gating.score_experts(experts, data[n]["gate"]) for n in names]
     gate = gating.CausalGate(steps=300, batch=2048, seed=seed).fit(held)
     tests = [gating.score_experts(experts, data[n]["test"]) for n in names]
-    found = gating.domain_divergence(
-        np.concatenate([t.totals() for t in tests]), np.repeat(np.arange(p), [len(t.offsets) - 1 for t in tests])
-    )
+    found = gating.domain_divergence(*labelled(tests), calibration=labelled(held))
     composed = [-float(gating.gate_log_probs(gate, t).mean()) / np.log(2) for t in tests]
     single = [trained.bits(pooled, data[n]["test"]) for n in names]
     own = [-float(t.log_probs[:, k].mean()) / np.log(2) for k, t in enumerate(tests)]
@@ -102,6 +100,12 @@ def branches(pools, steps, seed, width):
     p = len(pools)
     trunk = trained.train(trained.model(width=width, seed=seed), pools, np.ones(p), steps, seed=seed)
     return trunk, [trained.train(trunk, pools, np.eye(p)[k], steps, seed=seed + 100 * k) for k in range(p)]
+
+
+def labelled(groups):
+    """Log-likelihoods of the documents of all domains, and the domain of each."""
+    counts = [len(g.offsets) - 1 for g in groups]
+    return np.concatenate([g.totals() for g in groups]), np.repeat(np.arange(len(groups)), counts)
 
 
 def networks(pools, steps, seed, width=32):
