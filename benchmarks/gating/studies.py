@@ -28,7 +28,6 @@ texts, trained = beside("texts"), beside("trained")
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 CELLS = [
     *({"data": "overlap", "seed": s, "share": a, "model": "ngram"} for s in range(3) for a in SHARES),
-    *({"data": "overlap", "seed": 0, "share": a, "model": "transformer", "steps": 150} for a in (0.0, 0.5, 1.0)),
     *({"data": "conflict", "seed": 0, "width": w, "steps": 150} for w in (16, 32, 64, 128)),
     *({"data": "generalisation", "seed": s, "model": "ngram"} for s in range(3)),
     {"data": "generalisation", "seed": 0, "model": "transformer", "steps": 100},
