@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
+from scipy.special import erf
 
 from corollary.errors import InvalidFileError, InvalidInputError, NotFittedError
 from corollary.gating import _gate_networks as networks
@@ -24,7 +25,7 @@ from corollary.gating._distributed import add_gradients, part, total
 from corollary.gating._gate_batches import Batches
 from corollary.gating._gate_features import FeatureSettings, StreamFeatures, corpus_features
 from corollary.gating._prefix_gates import log_mix
-from corollary.gating._scores import ExpertScores, blocks
+from corollary.gating._scores import STATISTICS, ExpertScores, blocks
 from corollary.runs import read_json, read_tensors, write_json, write_tensors
 
 FORMAT = 1
@@ -88,6 +89,7 @@ class CausalGate:
         self.network_: networks.CausalNetwork | None = None
         self.experts = 0
         self.loss_history_: list[tuple[int, float]] = []
+        self._arrays: list[Any] | None = None
 
     def fit(
         self,
@@ -130,8 +132,9 @@ class CausalGate:
             torch.manual_seed(int(torch.randint(2**31, (1,), generator=torch_generator)))
             network = networks.make(self.network, self.features.width(self.experts), self.experts, self.hidden)
         probe = batches.probe(20_000)
-        network.mean.copy_(torch.from_numpy(probe.mean(0)))
-        network.spread.copy_(torch.from_numpy(np.maximum(probe.std(0), 0.05)))
+        read = len(network.mean)
+        network.mean.copy_(torch.from_numpy(probe.mean(0)[:read]))
+        network.spread.copy_(torch.from_numpy(np.maximum(probe.std(0), 0.05)[:read]))
         network.to(self.device)
         optimizer = torch.optim.AdamW(network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=self.steps)
@@ -152,7 +155,7 @@ class CausalGate:
                 self.loss_history_.append((step + 1, running))
                 if progress:
                     progress(step + 1, self.steps, running)
-        self.network_ = network.cpu().eval()
+        self.network_, self._arrays = network.cpu().eval(), None
         return self
 
     def _checked(self, groups: Any, weights: Any) -> Float[np.ndarray, " g"]:
@@ -206,19 +209,43 @@ class CausalGate:
         return state
 
     def next_log_weights(self, state: StreamFeatures, statistics: Any) -> Float[np.ndarray, "b k"]:
-        """(B, K) log-weights before the next token."""
-        if state.memory is None or self.network_ is None:
-            return self._weights_of(state.read(statistics))
+        """(B, K) log-weights before the next token: the network by hand, since a few rows are all overhead in torch."""
+        if state.memory is not None:
+            return self._in_order(state)
+        (scale, *layers), features = self._by_hand(), state.read(statistics)
+        x = features
+        for weight, bias in layers[:-1]:
+            x = x @ weight + bias
+            x = 0.5 * x * (1 + erf(x * 0.5**0.5))
+        joint = scale * features[:, self._base()] + x @ layers[-1][0] + layers[-1][1]
+        return joint - log_mix(joint, 0.0)[:, None]
+
+    def _by_hand(self) -> list[Any]:
+        """The scale of the base, then (weight, bias) of each layer, the features' standardisation inside the first."""
+        if self._arrays is None:
+            if self.network_ is None:
+                raise NotFittedError(self, "next_log_weights")
+            told = {k: v.numpy() for k, v in self.network_.state_dict().items()}
+            first = told["body.0.weight"] / told["spread"]
+            layers = [(first.T.copy(), told["body.0.bias"] - first @ told["mean"])]
+            layers += [(told[f"{n}.weight"].T.copy(), told[f"{n}.bias"]) for n in ("body.2", "head")]
+            self._arrays = [told["scale"], *layers]
+        return self._arrays
+
+    def _in_order(self, state: StreamFeatures) -> Float32[np.ndarray, "b k"]:
+        """One step of a network with a memory; what the memory becomes waits in the state for `advance`."""
+        if self.network_ is None:
+            raise NotFittedError(self, "next_log_weights")
+        none = np.zeros((*state.likelihood.shape, STATISTICS), dtype=np.float16)  # these networks do not read them
         with torch.inference_mode():
-            features = torch.from_numpy(state.read(statistics))
-            weights, state.coming = self.network_.step(features, state.memory, self._base())
+            weights, state.coming = self.network_.step(torch.from_numpy(state.read(none)), state.memory, self._base())
         return weights.numpy()
 
     def advance(self, state: StreamFeatures, log_probs: Any) -> StreamFeatures:
         """Take in a token; changes and returns the state."""
         if state.memory is not None:
             if state.coming is None:
-                raise InvalidInputError("ask for `next_log_weights` before `advance`: the network reads in order")
+                self._in_order(state)
             state.memory, state.coming = state.coming, None
         state.push(log_probs)
         return state

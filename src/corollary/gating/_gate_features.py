@@ -103,6 +103,14 @@ class StreamFeatures:
         self.memory: Any = None  # of a gate that reads in order, and what it becomes with the next token
         self.coming: Any = None
 
+    def select_rows(self, rows: Any) -> "StreamFeatures":
+        """The documents at these rows."""
+        chosen = StreamFeatures(0, self.likelihood.shape[1], self.settings)
+        chosen.likelihood, chosen.share = self.likelihood[rows], self.share[rows]
+        chosen.averages = self.averages[rows]
+        chosen.memory, chosen.coming = _at(self.memory, rows), _at(self.coming, rows)
+        return chosen
+
     def read(self, statistics: Any) -> Float32[np.ndarray, "b f"]:
         """(B, F) features before the next token."""
         posterior = BayesGate(self.likelihood.shape[1]).next_log_weights(
@@ -118,3 +126,10 @@ class StreamFeatures:
         self.share, _ = share_step(self.share, np.exp(c - c.max(-1, keepdims=True)), rates)
         decay = np.asarray(self.settings.decays, dtype=np.float32)[:, None]
         self.averages = average_step(self.averages, np.maximum(c, AVERAGE_FLOOR), decay)
+
+
+def _at(memory: Any, rows: Any) -> Any:
+    """Rows of tensors with the documents on their first axis, alone or in a tuple."""
+    if memory is None:
+        return None
+    return tuple(part[rows] for part in memory) if isinstance(memory, tuple) else memory[rows]

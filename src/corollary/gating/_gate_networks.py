@@ -2,7 +2,8 @@ r"""Networks of the learned causal gate: from the features before each token to 
 
 All read the same features (`_gate_features.py`: fixed-share log-weights, which are the cached log-likelihood
 differences, recent averages, statistics) and correct the same base. The perceptron sees one position, the GRU and the
-causal transformer what came before it too. Each runs over whole documents or token by token; the two agree (tested).
+causal transformer what came before it too, but no statistics of the contexts, so that a token can be taken in from its
+log-probabilities alone. Each runs over whole documents or token by token; the two agree (tested).
 
 .. math:: \log r = \mathrm{logsoftmax}(s \log w^{share} + \mathrm{head}(\mathrm{body}(features_{\le t})))
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from corollary.errors import InvalidInputError
+from corollary.gating._scores import STATISTICS
 
 HEADS = 4
 CHUNK = 256  # positions whose attention is held at once
@@ -49,7 +51,7 @@ class CausalNetwork(nn.Module):
         return self._weights(features, self.body(self._standard(features)), base)
 
     def _standard(self, features: Tensor) -> Tensor:
-        return (features - self.mean) / self.spread
+        return (features[..., : len(self.mean)] - self.mean) / self.spread
 
     def _weights(self, features: Tensor, seen: Tensor, base: slice) -> Tensor:
         return torch.log_softmax(self.scale * features[..., base] + self.head(seen), dim=-1)
@@ -189,7 +191,8 @@ NETWORKS: dict[str, type[CausalNetwork]] = {"mlp": MLPNetwork, "gru": GRUNetwork
 
 
 def make(kind: str, width: int, experts: int, hidden: int) -> CausalNetwork:
-    """A causal gate's network by name."""
+    """A causal gate's network by name, for `width` features of which the last 3 K are statistics."""
     if kind not in NETWORKS:
         raise InvalidInputError(f"`network` must be one of {', '.join(map(repr, NETWORKS))}, got {kind!r}")
-    return NETWORKS[kind](width, experts, hidden)
+    seen = width - STATISTICS * experts if NETWORKS[kind].sequential else width
+    return NETWORKS[kind](seen, experts, hidden)
