@@ -23,7 +23,7 @@ def beside(name):
 
 
 PARTS = [
-    beside(n) for n in ("worlds", "studies", "transformers", "million", "speed")
+    beside(n) for n in ("worlds", "studies", "million", "speed", "transformers")
 ]  # CELLS, QUICK, MORE, run(cell), table(records)
 QUICK = [
     {"data": "text", "seed": 0},

@@ -12,6 +12,7 @@ import numpy as np
 
 from corollary import gating
 from corollary.documents import Documents
+from corollary.models import NgramModel
 
 
 def beside(name):
@@ -26,15 +27,21 @@ def beside(name):
 texts, trained = beside("texts"), beside("trained")
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 CELLS = [
-    *({"data": "overlap", "seed": 0, "share": a, "steps": 150} for a in SHARES),
+    *({"data": "overlap", "seed": s, "share": a, "model": "ngram"} for s in range(3) for a in SHARES),
     *({"data": "conflict", "seed": 0, "width": w, "steps": 150} for w in (16, 32, 64, 128)),
-    {"data": "generalisation", "seed": 0, "steps": 100},
+    *({"data": "generalisation", "seed": s, "model": "ngram"} for s in range(3)),
+    {"data": "generalisation", "seed": 0, "model": "transformer", "steps": 100},
 ]
 QUICK = [{"data": "conflict", "seed": 0, "width": 16, "steps": 40}]
 MORE = [
-    *({"data": "overlap", "seed": s, "share": a, "steps": n} for n in (150, 1000) for s in range(3) for a in SHARES),
+    *(
+        {"data": "overlap", "seed": s, "share": a, "model": "transformer", "steps": n}
+        for n in (150, 1000)
+        for s in range(3)
+        for a in SHARES
+    ),
     *({"data": "conflict", "seed": s, "width": w, "steps": 600} for s in range(3) for w in (16, 32, 64, 128, 256)),
-    *({"data": "generalisation", "seed": s, "steps": n} for n in (100, 600) for s in range(3)),
+    *({"data": "generalisation", "seed": s, "model": "transformer", "steps": n} for n in (100, 600) for s in range(3)),
 ]
 
 
@@ -67,20 +74,16 @@ def conflict(cell):
 
 
 def overlap(cell):
-    """Domains that share a part of their text; experts, composition and pooled model of one small size."""
-    seed, steps, width = cell["seed"], cell["steps"], 32
+    """Domains that share a part of their text; experts, their composition, and one model of an expert's size."""
+    seed, small = cell["seed"], cell["model"] == "ngram"
     data = blended(texts.domains(seed, gate=160, test=160), cell["share"], seed)
-    names, p = list(data), len(data)
-    pools, even = [data[n]["train"] for n in names], np.full(len(data), 1 / len(data))
-    trunk = trained.train(trained.model(width=width, seed=seed), pools, even, steps, seed=seed)
-    experts = [trained.train(trunk, pools, np.eye(p)[k], steps, seed=seed + 100 * k) for k in range(p)]
-    pooled = trained.train(trunk, pools, even, p * steps, seed=seed)
+    names = list(data)
+    pools = [data[n]["train"] for n in names]
+    experts, pooled = tables(pools, seed) if small else networks(pools, cell["steps"], seed)
     held = [gating.score_experts(experts, data[n]["gate"]) for n in names]
     gate = gating.CausalGate(steps=300, batch=2048, seed=seed).fit(held)
     tests = [gating.score_experts(experts, data[n]["test"]) for n in names]
-    found = gating.domain_divergence(
-        np.concatenate([t.totals() for t in tests]), np.repeat(np.arange(p), [len(t.offsets) - 1 for t in tests])
-    )  # fmt: skip
+    found = gating.domain_divergence(*labelled(tests), calibration=labelled(held))
     composed = [-float(gating.gate_log_probs(gate, t).mean()) / np.log(2) for t in tests]
     single = [trained.bits(pooled, data[n]["test"]) for n in names]
     own = [-float(t.log_probs[:, k].mean()) / np.log(2) for k, t in enumerate(tests)]
@@ -89,6 +92,34 @@ def overlap(cell):
         "composed, worst": max(composed), "pooled, worst": max(single), "own expert, worst": max(own),
         "gap, worst": max(single) - max(composed), "gap, mean": float(np.mean(single) - np.mean(composed)),
     }  # fmt: skip
+
+
+def branches(pools, steps, seed, width):
+    """A trunk, and a branch of it for every domain."""
+    p = len(pools)
+    trunk = trained.train(trained.model(width=width, seed=seed), pools, np.ones(p), steps, seed=seed)
+    return trunk, [trained.train(trunk, pools, np.eye(p)[k], steps, seed=seed + 100 * k) for k in range(p)]
+
+
+def labelled(groups):
+    """Log-likelihoods of the documents of all domains, and the domain of each."""
+    counts = [len(g.offsets) - 1 for g in groups]
+    return np.concatenate([g.totals() for g in groups]), np.repeat(np.arange(len(groups)), counts)
+
+
+def networks(pools, steps, seed, width=32):
+    """Branches, and a pooled model that has the updates of all of them."""
+    trunk, experts = branches(pools, steps, seed, width)
+    return experts, trained.train(trunk, pools, np.ones(len(pools)), len(pools) * steps, seed=seed)
+
+
+def tables(pools, seed, *, count=2400, order=5):
+    """N-grams, whose size is what they have counted: the pooled one counts as many pieces as each expert."""
+    rng = np.random.default_rng([seed, 41])
+    kept = [pool[rng.permutation(len(pool))[:count]] for pool in pools]
+    experts = [NgramModel.fit(texts.as_documents(k), order=order) for k in kept]
+    even = np.concatenate([k[: count // len(pools)] for k in kept])
+    return experts, NgramModel.fit(texts.as_documents(even), order=order)
 
 
 def blended(data, share, seed):
@@ -114,10 +145,10 @@ def as_pieces(found):
 
 def generalisation(cell):
     """Few documents for the gate: its advantage over fixed share, there and elsewhere, by its size and the experts'."""
-    seed, steps, few = cell["seed"], cell["steps"], 8
+    seed, few = cell["seed"], 6
     data = texts.domains(seed, gate=few, test=160)
     names, p = list(data), len(data)
-    pools, even = [data[n]["train"] for n in names], np.full(len(data), 1 / len(data))
+    pools = [data[n]["train"] for n in names]
     share, out = gating.FixedShareGate(p), {"gate": {}, "expert": {}}
 
     def gap(held, tests, hidden):
@@ -131,13 +162,16 @@ def generalisation(cell):
         learned, new = gain(held) / np.log(2), gain(tests) / np.log(2)
         return {"train": learned, "test": new, "gap": learned - new}
 
-    for width in (16, 32, 64):
-        trunk = trained.train(trained.model(width=width, seed=seed), pools, even, steps, seed=seed)
-        experts = [trained.train(trunk, pools, np.eye(p)[k], steps, seed=seed + 100 * k) for k in range(p)]
+    sizes, middle = ((2, 3, 4, 5, 6), 4) if cell["model"] == "ngram" else ((16, 32, 64), 32)
+    for size in sizes:
+        if cell["model"] == "ngram":
+            experts = tables(pools, seed, order=size)[0]
+        else:
+            experts = branches(pools, cell["steps"], seed, size)[1]
         held = [gating.score_experts(experts, data[n]["gate"]) for n in names]
         tests = [gating.score_experts(experts, data[n]["test"]) for n in names]
-        out["expert"][str(width)] = gap(held, tests, 64)
-        if width == 32:
+        out["expert"][str(size)] = gap(held, tests, 64)
+        if size == middle:
             out["gate"] = {str(h): gap(held, tests, h) for h in (4, 16, 64, 256)}
     return out | {"documents_a_domain": few}
 
@@ -147,8 +181,8 @@ def table(records):
     lines = []
     for kind in ("conflict", "overlap", "generalisation"):
         here = [r for r in records if r["cell"]["data"] == kind]
-        for steps in sorted({r["cell"]["steps"] for r in here}):
-            some = [r for r in here if r["cell"]["steps"] == steps]
+        for steps in sorted({r["cell"].get("steps", 0) for r in here}):
+            some = [r for r in here if r["cell"].get("steps", 0) == steps]
             lines += [*_TABLES[kind](some, steps), ""]
     return "\n".join(lines)
 
@@ -175,8 +209,9 @@ def _conflict(records, steps):
 
 
 def _overlap(records, steps):
+    what = f"transformers of width 32, {steps} updates an expert" if steps else "n-grams of equal size"
     lines = [
-        f"| text in common; width 32, {steps} updates an expert, {_seeds(records)} | divergence, nats (95 % lower end) "
+        f"| text in common; {what}, {_seeds(records)} | divergence, nats (95 % lower end) "
         "| pooled, worst | composed, worst | gap, worst | gap, mean |",
         "|---|---|---|---|---|---|",
     ]
@@ -197,7 +232,10 @@ def _generalisation(records, steps):
         f"{_seeds(records)} | on them | on others | gap |",
         "|---|---|---|---|",
     ]
-    for part, text in (("gate", "gate of width {}"), ("expert", "experts of width {}")):
+    for part, text in (
+        ("gate", "gate of width {}"),
+        ("expert", "experts of width {}" if steps else "n-gram experts of order {}"),
+    ):
         for size in records[0]["result"][part]:
             mean = {k: np.mean([r["result"][part][size][k] for r in records]) for k in ("train", "test", "gap")}
             lines.append(f"| {text.format(size)} | {mean['train']:+.4f} | {mean['test']:+.4f} | {mean['gap']:+.4f} |")

@@ -1,10 +1,9 @@
 """Training of small transformers on mixtures of domains, all alike: what the cells on text share.
 
-Optimiser: Leon of `corollary.optim` where this installation has it, AdamW otherwise; the same for every model.
+Optimiser: AdamW, or Leon of `corollary.optim` where a cell asks for it; the same for every model of a cell.
 """
 
 import copy
-import importlib.util
 import math
 
 import numpy as np
@@ -21,14 +20,13 @@ def model(*, width, layers=2, seed=0):
     return TransformerLM(TransformerConfig(width=width, layers=layers, heads=4, context=256), seed=seed)
 
 
-def optimiser(network):
-    """Leon for matrices and AdamW for the rest, in one object, or AdamW; with its name."""
-    if importlib.util.find_spec("corollary.optim") is not None:
-        from corollary import optim
+def optimiser(network, name):
+    """AdamW, or Leon for matrices and AdamW for the rest."""
+    if name == "leon":
+        from corollary.optim import Leon
 
-        if hasattr(optim, "Leon"):
-            return optim.Leon(network.parameters(), lr=RATE), "Leon"
-    return torch.optim.AdamW(network.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.1), "AdamW"
+        return Leon(network.parameters(), adamw_lr=RATE)
+    return torch.optim.AdamW(network.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.1)
 
 
 def draw(data, weights, rng, batch=BATCH):
@@ -46,14 +44,16 @@ def losses(network, pieces):
     return functional.cross_entropy(logits.float().transpose(1, 2), target, reduction="none").mean(1)
 
 
-def train(network, data, weights, steps, *, seed, rule=None, watch=None):
+def train(network, data, weights, steps, *, seed, rule=None, watch=None, by="adamw"):
     """A trained copy: warm-up and cosine; with a `rule` of domain weights, one batch of each domain and its update."""
     network = copy.deepcopy(network)
-    steepest, _ = optimiser(network)
+    steepest = optimiser(network, by)
+    peaks = [group["lr"] for group in steepest.param_groups]
     rng, p = np.random.default_rng([seed, 5]), len(data)
     for step in range(steps):
-        for group in steepest.param_groups:
-            group["lr"] = RATE * min(1.0, (step + 1) / max(1, steps // 20)) * (1 + math.cos(math.pi * step / steps)) / 2
+        factor = min(1.0, (step + 1) / max(1, steps // 20)) * (1 + math.cos(math.pi * step / steps)) / 2
+        for group, peak in zip(steepest.param_groups, peaks, strict=True):
+            group["lr"] = peak * factor
         if rule is None:
             pieces, _ = draw(data, weights, rng)
             loss = losses(network, pieces).mean()

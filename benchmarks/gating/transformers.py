@@ -6,6 +6,7 @@ pooled models are given as many updates as all experts together; one more has th
 
 import importlib.util
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,10 @@ def beside(name):
 texts, trained = beside("texts"), beside("trained")
 CELLS = [{"data": "transformers", "seed": s, "width": 128, "steps": 220} for s in range(3)]
 QUICK = [{"data": "transformers", "seed": 0, "width": 32, "steps": 60}]
-MORE = [{"data": "transformers", "seed": s, "width": w, "steps": 1500} for s in range(3) for w in (128, 256)]
+MORE = [
+    *({"data": "transformers", "seed": s, "width": w, "steps": 1500} for s in range(3) for w in (128, 256)),
+    *({"data": "transformers", "seed": s, "width": 128, "steps": 220, "optimiser": "leon"} for s in range(3)),
+]
 EPS = 0.05
 ROWS = (
     *("composed", "gate", "fixed share, many rates", "Bayes posterior", "static, robust", "uniform"),
@@ -38,13 +42,15 @@ ROWS = (
 def run(cell):
     """One seed: bits per byte of every method on every test set, and what the theory says of them."""
     begun, seed, width, steps = time.perf_counter(), cell["seed"], cell["width"], cell["steps"]
+    by = cell.get("optimiser", "adamw")
+    train = partial(trained.train, seed=seed, by=by)
     data = texts.domains(seed, **({"gate": 60, "test": 60} if steps < 100 else {}))
     names, p = list(data), len(data)
     pools = [data[n]["train"] for n in names]
     natural = np.array([len(d) for d in pools]) / sum(map(len, pools))
     even, own = np.full(p, 1 / p), np.eye(p)
-    trunk = trained.train(trained.model(width=width, seed=seed), pools, even, steps, seed=seed)
-    experts = [trained.train(trunk, pools, own[k], steps, seed=seed + 100 * k) for k in range(p)]
+    trunk = train(trained.model(width=width, seed=seed), pools, even, steps)
+    experts = [train(trunk, pools, own[k], steps, seed=seed + 100 * k) for k in range(p)]
     held = [gating.score_experts(experts, data[n]["gate"]) for n in names]
     mixed = gating.score_experts(experts, texts.splices(data, "gate", len(held[0].offsets) - 1, seed))
     robust = robust_gate(held, experts, seed)
@@ -57,11 +63,11 @@ def run(cell):
     composed = gating.ComposedLM(dict(zip(names, experts, strict=True)), gate, eps=EPS, anchors={"fixed share": share})
     dro = gating.GroupDRO(p, rate=0.1)
     monoliths = {
-        "pooled, equal size": trained.train(trunk, pools, natural, p * steps, seed=seed),
-        "pooled, one expert's updates": trained.train(trunk, pools, natural, steps, seed=seed),
-        "on the least favourable mixture": trained.train(trunk, pools, lam, p * steps, seed=seed),
-        "Group DRO": trained.train(trunk, pools, even, p * steps, seed=seed, rule=dro),
-        "pooled, total size": big(width, pools, natural, even, steps, seed),
+        "pooled, equal size": train(trunk, pools, natural, p * steps),
+        "pooled, one expert's updates": train(trunk, pools, natural, steps),
+        "on the least favourable mixture": train(trunk, pools, lam, p * steps),
+        "Group DRO": train(trunk, pools, even, p * steps, rule=dro),
+        "pooled, total size": big(train, width, pools, natural, even, steps, seed),
         "parameter average": merge_models(experts),
         "task arithmetic": best_merge(experts, trunk, [data[n]["gate"] for n in names]),
     }
@@ -105,7 +111,7 @@ def run(cell):
         "divergence_nats": {"estimate": jsd.estimate, "lower": jsd.lower, "entropy": jsd.entropy},
         "normaliser": [float(v) for v in robust.normaliser_],
         "parameters": int(sum(t.numel() for t in trunk.parameters())),
-        "optimiser": trained.optimiser(trunk)[1],
+        "optimiser": by,
         "wall_seconds": round(time.perf_counter() - begun, 1),
     }
 
@@ -114,10 +120,10 @@ def per_byte(log_probs):
     return float(-np.mean(log_probs, dtype=np.float64) / np.log(2))
 
 
-def big(width, pools, natural, even, steps, seed):
+def big(train, width, pools, natural, even, steps, seed):
     """One model with as many weights as all experts together: twice the width is four times the weights."""
-    trunk = trained.train(trained.model(width=2 * width, seed=seed), pools, even, steps, seed=seed)
-    return trained.train(trunk, pools, natural, len(pools) * steps, seed=seed)
+    trunk = train(trained.model(width=2 * width, seed=seed), pools, even, steps)
+    return train(trunk, pools, natural, len(pools) * steps)
 
 
 def best_merge(experts, trunk, held):
@@ -165,11 +171,15 @@ def shift(found, names, natural, seed):
 def table(records):
     """Bits per byte, then the shift of the mixture, then what is guaranteed."""
     lines = []
-    for setting in sorted({(r["cell"]["width"], r["cell"]["steps"]) for r in records}):
-        here = [r["result"] for r in records if (r["cell"]["width"], r["cell"]["steps"]) == setting]
+
+    def setting_of(cell):
+        return cell["width"], cell["steps"], cell.get("optimiser", "adamw")
+
+    for setting in sorted({setting_of(r["cell"]) for r in records}):
+        here = [r["result"] for r in records if setting_of(r["cell"]) == setting]
         names = list(here[0]["own_expert"])
         sets = [*names, "splice"]
-        head = f"width {setting[0]}, {setting[1]} updates an expert, {len(here)} seed{'s' * (len(here) > 1)}"
+        head = f"width {setting[0]}, {setting[1]} updates an expert, {setting[2]}, seeds: {len(here)}"
         lines += [f"| bits per byte; {head} | {' | '.join(sets)} | worst domain |", "|---" * (len(sets) + 2) + "|"]
         own = np.mean([[r["own_expert"][n] for n in names] for r in here], axis=0)
         lines.append(

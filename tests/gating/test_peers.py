@@ -296,6 +296,29 @@ def test_the_interval_catches_a_wrong_sign():
     assert wrong.estimate < 0
 
 
+def test_calibration_on_other_documents_tightens_the_lower_end():
+    """Domains that share a third of their documents: sure experts guess wrong on those, and pay for it."""
+    rng = np.random.default_rng(10)
+    covered, rounds = 0, 40
+    plain, chosen = [], []
+    for _ in range(rounds):
+        k, own = np.repeat([0, 1], 600), rng.random(1200) > 1 / 3
+        look = np.where(own, k, rng.integers(2, size=1200))  # of whom the document looks to be
+        logq = np.where(np.arange(2) == look[:, None], 0.0, -30.0)
+        truth = np.log(2) - (-(5 / 6) * np.log(5 / 6) - (1 / 6) * np.log(1 / 6))
+        half = np.tile([True, False], 600)
+        other = (logq[half], k[half])
+        plain.append(domain_divergence(logq[~half], k[~half]).lower)
+        found = domain_divergence(logq[~half], k[~half], calibration=other, delta=0.1)
+        chosen.append(found.lower)
+        covered += found.lower <= truth
+        assert found.floor > 0.1 or found.temperature > 1
+        assert found.upper == pytest.approx(np.log(2))
+    assert covered >= 0.9 * rounds
+    assert max(plain) == 0.0
+    assert np.mean(chosen) > 0.5 * truth
+
+
 def test_divergence_in_the_limits():
     separate = np.where(np.eye(3, dtype=bool)[np.repeat(np.arange(3), 200)], -100.0, -300.0)
     k = np.repeat(np.arange(3), 200)
@@ -318,6 +341,7 @@ def test_divergence_refuses_what_means_nothing():
         {"weights": [1.0, 0.0]},
         {"floor": 0.0},
         {"errors": [1.0]},
+        {"calibration": (logq[:30], k[:30])},
     ):
         with pytest.raises(InvalidInputError):
             domain_divergence(**{"log_likelihoods": logq, "domain": k, **wrong})

@@ -112,6 +112,42 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, docs):
     assert fresh[0].calls == before
 
 
+CHILD = """
+import os, signal, sys
+import numpy as np
+from corollary.documents import Documents
+from corollary.gating import ScoreCache
+
+class Doomed:
+    calls = 0
+    def log_probs(self, documents):
+        Doomed.calls += 1
+        if Doomed.calls == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return -(documents.tokens % 7).astype(np.float32)
+    def fingerprint(self):
+        return "doomed"
+
+docs = Documents(np.arange(900, dtype=np.int32), np.arange(0, 901, 9))
+ScoreCache.build(sys.argv[1], [Doomed()], docs, part_tokens=90)
+"""
+
+
+def test_a_process_killed_outright_leaves_a_cache_that_goes_on(tmp_path):
+    import os
+    import subprocess
+    import sys
+
+    import corollary
+
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(corollary.__file__))}
+    command = [sys.executable, "-c", CHILD, str(tmp_path)]
+    codes = [subprocess.run(command, env=environment).returncode for _ in range(4)]
+    assert codes == [-9, -9, -9, 0]  # three parts a life: ten parts take four
+    cache = ScoreCache.open(tmp_path)
+    assert np.array_equal(cache.log_probs[:, 0], -(np.arange(900) % 7).astype(np.float32))
+
+
 def test_a_part_written_but_not_marked_is_written_again(tmp_path, docs):
     experts = [Synthetic(0), Synthetic(1)]
     ScoreCache.build(tmp_path, experts, docs, part_tokens=100)
@@ -170,7 +206,8 @@ def test_wrong_arguments(tmp_path, docs):
 
     for arguments, said in (
         (([], docs), "0 experts"),
-        (([Synthetic(0)], corpus(0)), "0 documents"),
+        (([Synthetic(0)], corpus(0)), "0 tokens"),
+        (([Synthetic(0)], corpus(3, longest=1)), "0 tokens"),
         (([Nameless()], docs), "fingerprint"),
     ):
         with pytest.raises(InvalidInputError, match=said):

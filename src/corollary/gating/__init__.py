@@ -51,6 +51,7 @@ _HOME = {
     "multiplicative_weights": "_finite",
     "rejection_sample": "_sampling",
     "robust_gate": "_finite",
+    "sample_gate": "_sampling",
     "score_experts": "_scores",
     "sequence_mixture": "_prefix_gates",
     "sigma_bound": "_bounds",

@@ -24,7 +24,7 @@ from corollary.gating._distributed import add_gradients, part, total
 from corollary.gating._gate_batches import Batches
 from corollary.gating._gate_features import FeatureSettings, StreamFeatures, corpus_features
 from corollary.gating._prefix_gates import log_mix
-from corollary.gating._scores import ExpertScores, blocks
+from corollary.gating._scores import STATISTICS, ExpertScores, blocks
 from corollary.runs import read_json, read_tensors, write_json, write_tensors
 
 FORMAT = 1
@@ -131,8 +131,9 @@ class CausalGate:
             torch.manual_seed(int(torch.randint(2**31, (1,), generator=torch_generator)))
             network = networks.make(self.network, self.features.width(self.experts), self.experts, self.hidden)
         probe = batches.probe(20_000)
-        network.mean.copy_(torch.from_numpy(probe.mean(0)))
-        network.spread.copy_(torch.from_numpy(np.maximum(probe.std(0), 0.05)))
+        read = len(network.mean)
+        network.mean.copy_(torch.from_numpy(probe.mean(0)[:read]))
+        network.spread.copy_(torch.from_numpy(np.maximum(probe.std(0), 0.05)[:read]))
         network.to(self.device)
         optimizer = torch.optim.AdamW(network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=self.steps)
@@ -210,20 +211,26 @@ class CausalGate:
         """(B, K) log-weights before the next token."""
         if self.network_ is None:
             raise NotFittedError(self, "next_log_weights")
-        features = state.read(statistics)
-        if state.memory is None:
-            if self._by_hand is None:
-                self._by_hand = networks.RowsByHand(self.network_, self._base())
-            return self._by_hand(features)
+        if state.memory is not None:
+            return self._in_order(state)
+        if self._by_hand is None:
+            self._by_hand = networks.RowsByHand(self.network_, self._base())
+        return self._by_hand(state.read(statistics))
+
+    def _in_order(self, state: StreamFeatures) -> Float32[np.ndarray, "b k"]:
+        """One step of a network with a memory; what the memory becomes waits in the state for `advance`."""
+        if self.network_ is None:
+            raise NotFittedError(self, "next_log_weights")
+        none = np.zeros((*state.likelihood.shape, STATISTICS), dtype=np.float16)  # these networks do not read them
         with torch.inference_mode():
-            weights, state.coming = self.network_.step(torch.from_numpy(features), state.memory, self._base())
+            weights, state.coming = self.network_.step(torch.from_numpy(state.read(none)), state.memory, self._base())
         return weights.numpy()
 
     def advance(self, state: StreamFeatures, log_probs: Any) -> StreamFeatures:
         """Take in a token; changes and returns the state."""
         if state.memory is not None:
             if state.coming is None:
-                raise InvalidInputError("ask for `next_log_weights` before `advance`: the network reads in order")
+                self._in_order(state)
             state.memory, state.coming = state.coming, None
         state.push(log_probs)
         return state

@@ -236,8 +236,7 @@ class ComposedLM:
         """The state after several more tokens of each document; from the start, every model reads them at once."""
         from corollary.models import extend
 
-        in_order = getattr(getattr(self.gate, "network_", None), "sequential", False)  # its memory goes step by step
-        if in_order or state["read"].any() or any(not hasattr(m, "extend") for m in self._voices):
+        if state["read"].any() or any(not hasattr(m, "extend") for m in self._voices):
             for token in tokens.T:
                 state = self.advance(state, token)
             return state

@@ -54,8 +54,8 @@ class TokenRows:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows, and one more than the largest token."""
-        return len(self.index), 1 + int(self.tokens.max(initial=0))
+        """Rows, and the size of the vocabulary: one more than the largest token, 256 for bytes."""
+        return len(self.index), 256 if self.tokens.dtype == np.uint8 else 1 + int(self.tokens.max(initial=0))
 
     def __len__(self) -> int:
         return len(self.index)

@@ -82,13 +82,6 @@ def corpus_features(scores: ExpertScores, settings: FeatureSettings) -> Float32[
     )
 
 
-def _chosen(memory: Any, rows: Any) -> Any:
-    """Rows of None, of a tensor with one row a document, or of several such."""
-    if memory is None:
-        return None
-    return tuple(part[rows] for part in memory) if isinstance(memory, tuple) else memory[rows]
-
-
 class StreamFeatures:
     """The same features, one token of each of B documents at a time.
 
@@ -115,7 +108,7 @@ class StreamFeatures:
         chosen = StreamFeatures(0, self.likelihood.shape[1], self.settings)
         chosen.likelihood, chosen.share = self.likelihood[rows], self.share[rows]
         chosen.averages = self.averages[rows]
-        chosen.memory, chosen.coming = _chosen(self.memory, rows), _chosen(self.coming, rows)
+        chosen.memory, chosen.coming = _at(self.memory, rows), _at(self.coming, rows)
         return chosen
 
     def read(self, statistics: Any) -> Float32[np.ndarray, "b f"]:
@@ -133,3 +126,10 @@ class StreamFeatures:
         self.share, _ = share_step(self.share, np.exp(c - c.max(-1, keepdims=True)), rates)
         decay = np.asarray(self.settings.decays, dtype=np.float32)[:, None]
         self.averages = average_step(self.averages, np.maximum(c, AVERAGE_FLOOR), decay)
+
+
+def _at(memory: Any, rows: Any) -> Any:
+    """Rows of tensors with the documents on their first axis, alone or in a tuple."""
+    if memory is None:
+        return None
+    return tuple(part[rows] for part in memory) if isinstance(memory, tuple) else memory[rows]

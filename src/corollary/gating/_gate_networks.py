@@ -2,7 +2,8 @@ r"""Networks of the learned causal gate: from the features before each token to 
 
 All read the same features (`_gate_features.py`: fixed-share log-weights, which are the cached log-likelihood
 differences, recent averages, statistics) and correct the same base. The perceptron sees one position, the GRU and the
-causal transformer what came before it too. Each runs over whole documents or token by token; the two agree (tested).
+causal transformer what came before it too, but no statistics of the contexts, so that a token can be taken in from its
+log-probabilities alone. Each runs over whole documents or token by token; the two agree (tested).
 
 .. math:: \log r = \mathrm{logsoftmax}(s \log w^{share} + \mathrm{head}(\mathrm{body}(features_{\le t})))
 
@@ -21,6 +22,7 @@ from torch.nn import functional
 
 from corollary.errors import InvalidInputError
 from corollary.gating._prefix_gates import log_mix
+from corollary.gating._scores import STATISTICS
 
 HEADS = 4
 CHUNK = 256  # positions whose attention is held at once
@@ -31,6 +33,7 @@ class CausalNetwork(nn.Module):
 
     mean: Tensor
     spread: Tensor
+    body: Any
     sequential = True  # reads documents in order, not single tokens
 
     def __init__(self, width: int, experts: int, hidden: int) -> None:
@@ -43,7 +46,7 @@ class CausalNetwork(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("spread", torch.ones(width))
 
-    def _body(self, width: int, hidden: int) -> nn.Module:
+    def _body(self, width: int, hidden: int) -> Any:
         raise NotImplementedError
 
     def forward(self, features: Tensor, base: slice) -> Float[Tensor, "... k"]:
@@ -51,7 +54,7 @@ class CausalNetwork(nn.Module):
         return self._weights(features, self.body(self._standard(features)), base)
 
     def _standard(self, features: Tensor) -> Tensor:
-        return (features - self.mean) / self.spread
+        return (features[..., : len(self.mean)] - self.mean) / self.spread
 
     def _weights(self, features: Tensor, seen: Tensor, base: slice) -> Tensor:
         return torch.log_softmax(self.scale * features[..., base] + self.head(seen), dim=-1)
@@ -212,7 +215,8 @@ NETWORKS: dict[str, type[CausalNetwork]] = {"mlp": MLPNetwork, "gru": GRUNetwork
 
 
 def make(kind: str, width: int, experts: int, hidden: int) -> CausalNetwork:
-    """A causal gate's network by name."""
+    """A causal gate's network by name, for `width` features of which the last 3 K are statistics."""
     if kind not in NETWORKS:
         raise InvalidInputError(f"`network` must be one of {', '.join(map(repr, NETWORKS))}, got {kind!r}")
-    return NETWORKS[kind](width, experts, hidden)
+    seen = width - STATISTICS * experts if NETWORKS[kind].sequential else width
+    return NETWORKS[kind](seen, experts, hidden)

@@ -88,10 +88,7 @@ def gate_log_probs(gate: PrefixGate, scores: ExpertScores) -> Float[np.ndarray, 
         True
     """
     if scores.lazy:
-        out = np.empty(len(scores.log_probs))
-        for part, where in scores.parts():
-            out[where] = gate_log_probs(gate, part)
-        return out
+        return np.concatenate([gate_log_probs(gate, run) for run, _ in scores.parts()])
     if hasattr(gate, "token_log_probs"):  # gates that never need all weights at once
         return gate.token_log_probs(scores)
     return log_mix(gate.log_weights(scores), scores.log_probs)

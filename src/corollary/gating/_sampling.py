@@ -8,13 +8,14 @@ so one sample costs about p sequences of the experts, and nothing can be streame
 Source: derived; arXiv:2602.17554 names rejection and importance sampling in section 6, which was not seen.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from corollary.documents import Documents
 from corollary.errors import InvalidInputError
 from corollary.numerics import log_sum_exp
 
@@ -186,3 +187,74 @@ def _take(sequences: Any, index: np.ndarray) -> Any:
 
 def _join(parts: list[Any]) -> Any:
     return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else [s for part in parts for s in part]
+
+
+def sample_gate(
+    gate: Any,
+    experts: Sequence[Any],
+    *,
+    size: int,
+    method: str = "rejection",
+    proposals: int | None = None,
+    max_tokens: int = 400,
+    batch: int = 256,
+    seed: int = 0,
+) -> GateSamples:
+    r"""Documents from a trained whole-sequence gate over language models: the teacher of a causal gate.
+
+    Args:
+        gate: a fitted `RobustGate`, also one that reads the text.
+        experts: its p experts, in order.
+        size: number of documents M.
+        method: "rejection" (exact, p proposals a document) or "resampling" (SIR: a fixed number of proposals).
+        proposals: N of the resampling; 4 M where None.
+        max_tokens: longest document; longer ones are cut, by experts and model alike.
+        batch: documents that the experts speak at a time.
+        seed: of all draws.
+
+    Returns:
+        `GateSamples`; `sequences` is a list of byte strings. Score them with `score_experts` and give them to
+        `CausalGate.fit`.
+
+    Raises:
+        InvalidInputError: for an unknown method, or sizes that mean nothing.
+
+    Guarantee: by rejection, independent draws of pi_g / Z over documents of at most `max_tokens`. By resampling exact
+        as N grows, up to the probabilities of the documents' ends, which experts do not score.
+
+    Example:
+        >>> from corollary.documents import Documents
+        >>> from corollary.gating import RobustGate, score_experts
+        >>> from corollary.models import NgramModel
+        >>> docs = Documents.from_texts(["aab", "bba"] * 4)
+        >>> experts = [NgramModel.fit(docs.select([0])), NgramModel.fit(docs.select([1]))]
+        >>> gate = RobustGate(steps=3, normalisation="none").fit(score_experts(experts, docs), np.tile([0, 1], 4))
+        >>> len(sample_gate(gate, experts, size=5, max_tokens=8).sequences)
+        5
+
+    Reference: arXiv:2602.17554, section 6 by its titles; derived.
+    """
+    from corollary.gating._document_encoders import ENCODERS
+    from corollary.gating._scores import score_experts
+    from corollary.models import sample
+
+    if method not in ("rejection", "resampling"):
+        raise InvalidInputError(f"`method` must be 'rejection' or 'resampling', got {method!r}")
+
+    def draw(k: np.ndarray, generator: np.random.Generator) -> tuple[list[bytes], np.ndarray]:
+        spoken: list[bytes] = [b""] * len(k)
+        for j, expert in enumerate(experts):
+            mine = np.flatnonzero(k == j)
+            found = sample(expert, len(mine), max_tokens=max_tokens, seed=int(generator.integers(2**31)))
+            for i, document in zip(mine, found, strict=True):
+                spoken[i] = document
+        return spoken, score_experts(experts, Documents.from_texts(spoken)).totals()
+
+    def weigh(log_likelihoods: np.ndarray, documents: Any) -> np.ndarray:
+        features = Documents.from_texts(documents) if getattr(gate, "gate", None) in ENCODERS else None
+        return gate.log_gate(log_likelihoods, features).exp().numpy()
+
+    shared = {"size": size, "experts": len(experts), "seed": seed}
+    if method == "rejection":
+        return rejection_sample(draw, weigh, batch=batch, **shared)
+    return importance_resample(draw, weigh, proposals=proposals or 4 * size, **shared)

@@ -100,8 +100,10 @@ class ScoreCache(ExpertScores):
         """
         if level not in ("token", "sequence") or part_tokens < 1:
             raise InvalidInputError(f"`level` must be 'token' or 'sequence' and `part_tokens` positive, got {level!r}")
-        if not experts or len(documents) == 0:
-            raise InvalidInputError(f"{len(experts)} experts and {len(documents)} documents were given; give one each")
+        if not experts or not len(documents.tokens):
+            raise InvalidInputError(
+                f"{len(experts)} experts and {len(documents.tokens)} tokens were given; give one of each at least"
+            )
         told = _identity(experts, documents, level, statistics and level == "token", part_tokens)
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
@@ -288,7 +290,7 @@ def _map(path: Path, *, mode: Any) -> tuple[dict[str, Any], dict[str, np.ndarray
             "totals", "document_offsets", "log_probs"
         }:  # fmt: skip
             raise ValueError("another kind or format")
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         for name, entry in header.items():
             dtype, shape = np.dtype(_TYPES[entry["dtype"]]), tuple(entry["shape"])
             begin, end = entry["data_offsets"]
