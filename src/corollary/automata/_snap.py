@@ -179,7 +179,7 @@ def _learned(reader: _Reader, start: Tensor, *, limit: int, words: int, seed: in
         machine = Transducer(found.table, reader.signature(found.vectors, found.places, letters).clip(SILENT))
         wrong = np.argwhere(machine.run(probe) != truth)
         if not len(wrong):
-            return found.table, _centred(reader, start, machine, found, torch.from_numpy(probe))
+            return _centred(reader, start, machine, found, torch.from_numpy(probe), limit)
         row, place = wrong[wrong[:, 1].argmin()]
         suffix = _suffix(reader, found, torch.from_numpy(probe[row, : place + 1]), int(truth[row, place]))
         if suffix in suffixes:
@@ -237,8 +237,15 @@ def _suffix(reader: _Reader, found: _Found, word: Tensor, truth: int) -> tuple[i
     return tuple(word[high:].tolist())
 
 
-def _centred(reader: _Reader, start: Tensor, machine: Transducer, found: _Found, probe: Tensor) -> Tensor:
-    """Mean states over the first halves of the probe words, if they answer as the machine does; else those found."""
+def _centred(
+    reader: _Reader, start: Tensor, machine: Transducer, found: _Found, probe: Tensor, limit: int
+) -> tuple[np.ndarray, Tensor]:
+    """Table and vectors with which the read-out answers as the machine does.
+
+    A state stands for many vectors of the head that only differ where no later answer looks; the read-out also sees the
+    vector behind the symbol. So means over the first halves of the probe words are tried, then these with a start of
+    its own, which is never entered again, then several vectors for a state.
+    """
     short, vectors = probe[:, : PROBE // 2], found.vectors
     states = reader.head.states(short, initial=start.expand(len(short), -1)).flatten(0, 1)
     q, visited = np.full(len(short), machine.start), []
@@ -249,11 +256,44 @@ def _centred(reader: _Reader, start: Tensor, machine: Transducer, found: _Found,
     count = torch.bincount(index, minlength=len(vectors))[:, None]
     total = torch.zeros_like(vectors).index_add(0, index, states)
     means = torch.where(count > 0, total / count.clamp(min=1), vectors)
-    means[0] = vectors[0]
-    n, V = machine.transitions.shape
-    after = means[torch.from_numpy(machine.transitions.reshape(-1))]
-    told = reader.answer(means.repeat_interleave(V, 0), torch.arange(V).repeat(n), after).view(n, V).cpu().numpy()
-    return means if ((told == machine.outputs) | (machine.outputs < 0)).all() else vectors
+    entered = np.vstack([found.table[:1] + 1, found.table + 1])
+    for table, tried in ((found.table, means), (entered, torch.cat([start[None], means]))):
+        outputs = machine.outputs if len(table) == len(vectors) else np.vstack([machine.outputs[:1], machine.outputs])
+        n, V = table.shape
+        after = tried[torch.from_numpy(table.reshape(-1))]
+        told = reader.answer(tried.repeat_interleave(V, 0), torch.arange(V).repeat(n), after).view(n, V).cpu().numpy()
+        if ((told == outputs) | (outputs < 0)).all():
+            return table, tried
+    return _stand_ins(reader, start, machine, limit)
+
+
+def _stand_ins(reader: _Reader, start: Tensor, machine: Transducer, limit: int) -> tuple[np.ndarray, Tensor]:
+    """Breadth-first over vectors of the head, each with its state of the machine.
+
+    A new vector is one that is known if that is of the same state and the read-out answers the same with it: the nearest such
+    stands in for it. So a state has as many vectors as the read-out tells apart (a flip learned as a quarter turn has four).
+    """
+    V = reader.head.vocab_size
+    letters = torch.arange(V)
+    vectors, classes, table = start[None], np.array([machine.start]), list[list[int]]()
+    while len(table) < len(vectors):
+        q, v = int(classes[len(table)]), vectors[len(table)]
+        after = reader.head.states(letters[:, None], initial=v.expand(V, -1))[:, 0]
+        row = []
+        for x in range(V):
+            state, wanted = int(machine.transitions[q, x]), int(machine.outputs[q, x])
+            same = np.flatnonzero(classes == state)
+            told = reader.answer(v.expand(len(same), -1), letters[x].expand(len(same)), vectors[same]).cpu().numpy()
+            fit = same[(told == wanted) | (wanted < 0)]
+            if len(fit):
+                row.append(int(fit[int((vectors[fit] - after[x]).norm(dim=-1).argmin())]))
+                continue
+            if len(vectors) >= limit:
+                raise InvalidInputError(f"more than {limit} vectors are told apart; train longer, or raise `limit`")
+            row.append(len(vectors))
+            vectors, classes = torch.cat([vectors, after[x : x + 1]]), np.append(classes, state)
+        table.append(row)
+    return np.array(table), vectors
 
 
 def _longest_cycle(table: np.ndarray) -> int:
