@@ -270,8 +270,9 @@ def _centred(
 def _stand_ins(reader: _Reader, start: Tensor, machine: Transducer, limit: int) -> tuple[np.ndarray, Tensor]:
     """Breadth-first over vectors of the head, each with its state of the machine.
 
-    A new vector is one that is known if that is of the same state and the read-out answers the same with it: the nearest such
-    stands in for it. So a state has as many vectors as the read-out tells apart (a flip learned as a quarter turn has four).
+    A new vector is one that is known if that is of the same state and the read-out answers the same with it: the
+    nearest such stands in for it. So a state has as many vectors as the read-out tells apart (a flip learned as a
+    quarter turn has four).
     """
     V = reader.head.vocab_size
     letters = torch.arange(V)
