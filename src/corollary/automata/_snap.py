@@ -29,6 +29,7 @@ from corollary.errors import InvalidInputError
 ReadOut = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 PROBE = 40  # words this long look for counterexamples: the length that heads are trained on
+AGREEMENT = 0.99  # of the head's answers on these words: a head that drifts errs on the longest ones
 
 
 class _Reader:
@@ -68,7 +69,7 @@ def snap(
     answer: ReadOut | None = None,
     domain: Transducer | None = None,
     tolerance: float = 0.2,
-    limit: int = 1024,
+    limit: int = 512,
     words: int = 64,
     seed: int = 0,
 ) -> FiniteHead:
@@ -94,7 +95,7 @@ def snap(
             needs a read-out that says what matters.
 
     Guarantee: the result is an automaton, exact at every length. That it is what the head was meant to compute is what
-        `certify` decides; here it agrees with the head on all words tried.
+        `certify` decides; here it agrees with the head on at least 99 % of the answers to words of 40 symbols.
 
     Example:
         >>> import torch
@@ -170,27 +171,39 @@ def _learned(reader: _Reader, start: Tensor, *, limit: int, words: int, seed: in
     """States by what suffixes tell apart, suffixes by counterexamples."""
     V = reader.head.vocab_size
     letters: list[tuple[int, ...]] = [(x,) for x in range(V)]
-    suffixes, rng = list(letters), np.random.default_rng(seed)
+    pairs = [(x, y) for x in range(V) for y in range(V)] if V <= 8 else []
+    suffixes, rng = [*letters, *pairs], np.random.default_rng(seed)
     probe = Task("probe", reader.domain, 1).sample(words, PROBE, rng)[0]
     first = np.full(words, reader.domain.start)
     truth = reader.answers(start.expand(words, -1), first, torch.from_numpy(probe))
-    for _ in range(limit):
+    best: tuple[float, _Found, Transducer] | None = None
+    while True:
         found = _told_apart(reader, start, suffixes, limit)
+        if found is None:
+            break
         machine = Transducer(found.table, reader.signature(found.vectors, found.places, letters).clip(SILENT))
         wrong = np.argwhere(machine.run(probe) != truth)
+        share = 1 - len(wrong) / truth.size
+        if best is None or share > best[0]:
+            best = (share, found, machine)
         if not len(wrong):
-            return _centred(reader, start, machine, found, torch.from_numpy(probe), limit)
+            break
         row, place = wrong[wrong[:, 1].argmin()]
         suffix = _suffix(reader, found, torch.from_numpy(probe[row, : place + 1]), int(truth[row, place]))
         if suffix in suffixes:
             break  # the head itself drifts: it answers differently in states that were one
         suffixes.append(suffix)
-    raise InvalidInputError(
-        f"no automaton of at most {limit} states agrees with the head on words of {PROBE} symbols; train longer"
-    )
+    if best is None or best[0] < AGREEMENT:
+        raise InvalidInputError(
+            f"no automaton of at most {limit} states agrees with the head on {AGREEMENT:.0%} of its answers to "
+            f"words of {PROBE} symbols; train longer, or raise `limit`"
+        )
+    _, found, machine = best
+    return _centred(reader, start, machine, found, torch.from_numpy(probe), limit)
 
 
-def _told_apart(reader: _Reader, start: Tensor, suffixes: list[tuple[int, ...]], limit: int) -> _Found:
+def _told_apart(reader: _Reader, start: Tensor, suffixes: list[tuple[int, ...]], limit: int) -> _Found | None:
+    """States by their answers to the suffixes, breadth-first; None where there are more than `limit`."""
     V, domain = reader.head.vocab_size, reader.domain
     letters = torch.arange(V)[:, None]
     places = [domain.start]
@@ -210,7 +223,7 @@ def _told_apart(reader: _Reader, start: Tensor, suffixes: list[tuple[int, ...]],
             key = name.tobytes()
             if key not in number:
                 if len(vectors) >= limit:
-                    raise InvalidInputError(f"more than {limit} states are told apart; train longer, or raise `limit`")
+                    return None
                 number[key] = len(vectors)
                 vectors.append(state)
                 places.append(int(moved[i]))
