@@ -143,6 +143,9 @@ def test_trained_snapped_certified(name, family, dim, tmp_path):
         done = CliRunner().invoke(app, ["verify", str(tmp_path / "run"), "--quiet", *more])
         assert done.exit_code == 0
         assert not done.output
+    assert CliRunner().invoke(app, ["report", str(tmp_path / "run")]).exit_code == 0
+    with pytest.raises(InvalidInputError, match="other settings"):
+        save_certified(tmp_path / "run", from_automaton(problem.automaton), problem.automaton, certificate, evidence)
 
 
 @pytest.mark.slow

@@ -205,3 +205,15 @@ def test_seeds_and_no_global_state():
     assert not torch.equal(a, c)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert np.allclose(rotations(torch.zeros(1, 2))[0], np.eye(4))
+
+
+def test_a_delta_rule_is_a_rational_head():
+    """I - beta k k^T: diagonal plus rank one; at beta = 2 a Householder reflection."""
+    g = torch.Generator().manual_seed(0)
+    k = torch.nn.functional.normalize(torch.randn(3, 5, generator=g, dtype=torch.float64), dim=-1)
+    build = family("dplr", gamma=1.0).build
+    for beta in (0.5, 1.0, 2.0):
+        p = {"diagonal": torch.ones(3, 5).double(), "left": -beta * k[..., None], "right": k[..., None]}
+        wanted = torch.eye(5) - beta * k[..., None] * k[:, None]
+        assert torch.allclose(build(p), wanted, atol=1e-12)
+    assert torch.allclose(build(p), householder(k[:, None]), atol=1e-12)

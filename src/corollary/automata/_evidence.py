@@ -14,7 +14,7 @@ from corollary.automata._transducer import Transducer
 from corollary.certificates import Certificate, Undecided, save_certificate
 from corollary.errors import InvalidInputError
 
-DECLARED = "declared.safetensors"
+DECLARED, NETWORK = "declared.safetensors", "network"
 
 
 def declared_transducer(declared: Any) -> Transducer:
@@ -57,6 +57,9 @@ def save_certified(
         certificate: what `certify` issued.
         evidence: and its evidence.
 
+    Raises:
+        InvalidInputError: for a folder that holds something else.
+
     Guarantee: none; what is written is whole or absent.
 
     Example:
@@ -70,12 +73,15 @@ def save_certified(
         >>> certificate.check(**evidence).status.name
         'HOLDS'
     """
-    from corollary.runs import write_tensors
+    from corollary.runs import RunFolder, write_json, write_tensors
 
-    model.save_pretrained(folder)
     wanted = declared_transducer(declared)
-    write_tensors(Path(folder) / DECLARED, {"transitions": wanted.transitions, "outputs": wanted.outputs})
-    save_certificate(folder, certificate, evidence)
+    settings = {"verb": "automata", "rule": certificate.rule, "network": model.fingerprint()}
+    with RunFolder(folder, settings) as run:
+        model.save_pretrained(run.inside(NETWORK))
+        write_tensors(run.inside(DECLARED), {"transitions": wanted.transitions, "outputs": wanted.outputs})
+        write_json(run.inside("metrics.json"), {"states": len(evidence["transitions"]), "declared": wanted.states})
+        save_certificate(run.path, certificate, evidence)
 
 
 def rescored(run: Path, digests: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -83,7 +89,7 @@ def rescored(run: Path, digests: Mapping[str, str]) -> dict[str, np.ndarray]:
     from corollary.automata._storage import load
     from corollary.runs import read_tensors
 
-    model, declared = load(run), read_tensors(Path(run) / DECLARED)
+    model, declared = load(Path(run) / NETWORK), read_tensors(Path(run) / DECLARED)
     if "network" in digests and model.fingerprint() != digests["network"]:
         raise Undecided("the network in this folder is not the one that the certificate was issued on")
     if not model.depends_on_state_only:

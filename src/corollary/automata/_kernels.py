@@ -123,12 +123,12 @@ def name_words(
 def block_size(T: int, B: int, V: int, *, device: str = "cpu") -> int:
     """How many symbols to read at once: a power of two.
 
-    On a CPU blocks pay where there are few distinct words (measured: fewer than one for sixteen places); elsewhere a
-    step costs a launch whatever its size, so about the square root of T.
+    On a CPU blocks pay where there are few distinct words (measured: fewer than one for sixteen places, and 256
+    steps); elsewhere a step costs a launch whatever its size, so about the square root of T.
     """
     if device != "cpu":
         return 1 << max(0, (max(1, T).bit_length() - 1) // 2)
     size = 1
-    while size < 8 and V <= 8 and V ** (2 * size) * 16 <= T * B:
+    while T >= 256 and size < 8 and V <= 8 and V ** (2 * size) * 16 <= T * B:
         size *= 2
     return size

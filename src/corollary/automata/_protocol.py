@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from corollary.automata._chomsky import StringTask
 from corollary.automata._tasks import Task
 from corollary.automata._transducer import SILENT
 from corollary.errors import InvalidInputError
@@ -19,7 +20,7 @@ from corollary.errors import InvalidInputError
 
 def learn(
     model: nn.Module,
-    task: Task,
+    task: Task | StringTask,
     *,
     steps: int = 400,
     batch: int = 64,
@@ -93,7 +94,7 @@ def learn(
 @torch.no_grad()
 def length_accuracy(
     model: Any,
-    task: Task,
+    task: Task | StringTask,
     lengths: Sequence[int] = (40, 100, 256, 500, 1000),
     *,
     count: int = 64,

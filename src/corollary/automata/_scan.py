@@ -3,8 +3,8 @@ r"""The scan \(h_t = M_{x_t} h_{t-1} + b_{x_t}\): four exact ways behind one fun
 Mohri, *Rational Transductors* (arXiv:2602.07599), section 6.1, asks for a parallel scan over the associative operator
 \((P_2, b_2) \circ (P_1, b_1) = (P_2 P_1, P_2 b_1 + b_2)\). The adjoint is ours: with \(g_t\) the gradient of the
 loss in \(h_t\), \(\lambda_T = g_T,\ \lambda_{t-1} = g_{t-1} + M_{x_t}^\top \lambda_t\), and
-\(dM_\sigma = \sum_{t: x_t = \sigma} \lambda_t h_{t-1}^\top\): a recurrence of the same kind, run backwards, so that its own
-gradient is known too.
+\(dM_\sigma = \sum_{t: x_t = \sigma} \lambda_t h_{t-1}^\top\): a recurrence of the same kind, run backwards, so
+that its own gradient is known too.
 """
 
 from typing import Any

@@ -29,6 +29,7 @@ from corollary.errors import InvalidInputError
 ReadOut = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 PROBE = 40  # words this long look for counterexamples: the length that heads are trained on
+AGREEMENT = 0.99  # of the head's answers on these words: a head that drifts errs on the longest ones
 
 
 class _Reader:
@@ -68,7 +69,7 @@ def snap(
     answer: ReadOut | None = None,
     domain: Transducer | None = None,
     tolerance: float = 0.2,
-    limit: int = 1024,
+    limit: int = 512,
     words: int = 64,
     seed: int = 0,
 ) -> FiniteHead:
@@ -94,7 +95,7 @@ def snap(
             needs a read-out that says what matters.
 
     Guarantee: the result is an automaton, exact at every length. That it is what the head was meant to compute is what
-        `certify` decides; here it agrees with the head on all words tried.
+        `certify` decides; here it agrees with the head on at least 99 % of the answers to words of 40 symbols.
 
     Example:
         >>> import torch
@@ -170,27 +171,39 @@ def _learned(reader: _Reader, start: Tensor, *, limit: int, words: int, seed: in
     """States by what suffixes tell apart, suffixes by counterexamples."""
     V = reader.head.vocab_size
     letters: list[tuple[int, ...]] = [(x,) for x in range(V)]
-    suffixes, rng = list(letters), np.random.default_rng(seed)
+    pairs = [(x, y) for x in range(V) for y in range(V)] if V <= 8 else []
+    suffixes, rng = [*letters, *pairs], np.random.default_rng(seed)
     probe = Task("probe", reader.domain, 1).sample(words, PROBE, rng)[0]
     first = np.full(words, reader.domain.start)
     truth = reader.answers(start.expand(words, -1), first, torch.from_numpy(probe))
-    for _ in range(limit):
+    best: tuple[float, _Found, Transducer] | None = None
+    while True:
         found = _told_apart(reader, start, suffixes, limit)
+        if found is None:
+            break
         machine = Transducer(found.table, reader.signature(found.vectors, found.places, letters).clip(SILENT))
         wrong = np.argwhere(machine.run(probe) != truth)
+        share = 1 - len(wrong) / truth.size
+        if best is None or share > best[0]:
+            best = (share, found, machine)
         if not len(wrong):
-            return found.table, _centred(reader, start, machine, found, torch.from_numpy(probe))
+            break
         row, place = wrong[wrong[:, 1].argmin()]
         suffix = _suffix(reader, found, torch.from_numpy(probe[row, : place + 1]), int(truth[row, place]))
         if suffix in suffixes:
             break  # the head itself drifts: it answers differently in states that were one
         suffixes.append(suffix)
-    raise InvalidInputError(
-        f"no automaton of at most {limit} states agrees with the head on words of {PROBE} symbols; train longer"
-    )
+    if best is None or best[0] < AGREEMENT:
+        raise InvalidInputError(
+            f"no automaton of at most {limit} states agrees with the head on {AGREEMENT:.0%} of its answers to "
+            f"words of {PROBE} symbols; train longer, or raise `limit`"
+        )
+    _, found, machine = best
+    return _centred(reader, start, machine, found, torch.from_numpy(probe), limit)
 
 
-def _told_apart(reader: _Reader, start: Tensor, suffixes: list[tuple[int, ...]], limit: int) -> _Found:
+def _told_apart(reader: _Reader, start: Tensor, suffixes: list[tuple[int, ...]], limit: int) -> _Found | None:
+    """States by their answers to the suffixes, breadth-first; None where there are more than `limit`."""
     V, domain = reader.head.vocab_size, reader.domain
     letters = torch.arange(V)[:, None]
     places = [domain.start]
@@ -210,7 +223,7 @@ def _told_apart(reader: _Reader, start: Tensor, suffixes: list[tuple[int, ...]],
             key = name.tobytes()
             if key not in number:
                 if len(vectors) >= limit:
-                    raise InvalidInputError(f"more than {limit} states are told apart; train longer, or raise `limit`")
+                    return None
                 number[key] = len(vectors)
                 vectors.append(state)
                 places.append(int(moved[i]))
@@ -237,8 +250,15 @@ def _suffix(reader: _Reader, found: _Found, word: Tensor, truth: int) -> tuple[i
     return tuple(word[high:].tolist())
 
 
-def _centred(reader: _Reader, start: Tensor, machine: Transducer, found: _Found, probe: Tensor) -> Tensor:
-    """Mean states over the first halves of the probe words, if they answer as the machine does; else those found."""
+def _centred(
+    reader: _Reader, start: Tensor, machine: Transducer, found: _Found, probe: Tensor, limit: int
+) -> tuple[np.ndarray, Tensor]:
+    """Table and vectors with which the read-out answers as the machine does.
+
+    A state stands for many vectors of the head that only differ where no later answer looks; the read-out also sees the
+    vector behind the symbol. So means over the first halves of the probe words are tried, then these with a start of
+    its own, which is never entered again, then several vectors for a state.
+    """
     short, vectors = probe[:, : PROBE // 2], found.vectors
     states = reader.head.states(short, initial=start.expand(len(short), -1)).flatten(0, 1)
     q, visited = np.full(len(short), machine.start), []
@@ -249,11 +269,45 @@ def _centred(reader: _Reader, start: Tensor, machine: Transducer, found: _Found,
     count = torch.bincount(index, minlength=len(vectors))[:, None]
     total = torch.zeros_like(vectors).index_add(0, index, states)
     means = torch.where(count > 0, total / count.clamp(min=1), vectors)
-    means[0] = vectors[0]
-    n, V = machine.transitions.shape
-    after = means[torch.from_numpy(machine.transitions.reshape(-1))]
-    told = reader.answer(means.repeat_interleave(V, 0), torch.arange(V).repeat(n), after).view(n, V).cpu().numpy()
-    return means if ((told == machine.outputs) | (machine.outputs < 0)).all() else vectors
+    entered = np.vstack([found.table[:1] + 1, found.table + 1])
+    for table, tried in ((found.table, means), (entered, torch.cat([start[None], means]))):
+        outputs = machine.outputs if len(table) == len(vectors) else np.vstack([machine.outputs[:1], machine.outputs])
+        n, V = table.shape
+        after = tried[torch.from_numpy(table.reshape(-1))]
+        told = reader.answer(tried.repeat_interleave(V, 0), torch.arange(V).repeat(n), after).view(n, V).cpu().numpy()
+        if ((told == outputs) | (outputs < 0)).all():
+            return table, tried
+    return _stand_ins(reader, start, machine, limit)
+
+
+def _stand_ins(reader: _Reader, start: Tensor, machine: Transducer, limit: int) -> tuple[np.ndarray, Tensor]:
+    """Breadth-first over vectors of the head, each with its state of the machine.
+
+    A new vector is one that is known if that is of the same state and the read-out answers the same with it: the
+    nearest such stands in for it. So a state has as many vectors as the read-out tells apart (a flip learned as a
+    quarter turn has four).
+    """
+    V = reader.head.vocab_size
+    letters = torch.arange(V)
+    vectors, classes, table = start[None], np.array([machine.start]), list[list[int]]()
+    while len(table) < len(vectors):
+        q, v = int(classes[len(table)]), vectors[len(table)]
+        after = reader.head.states(letters[:, None], initial=v.expand(V, -1))[:, 0]
+        row = []
+        for x in range(V):
+            state, wanted = int(machine.transitions[q, x]), int(machine.outputs[q, x])
+            same = np.flatnonzero(classes == state)
+            told = reader.answer(v.expand(len(same), -1), letters[x].expand(len(same)), vectors[same]).cpu().numpy()
+            fit = same[(told == wanted) | (wanted < 0)]
+            if len(fit):
+                row.append(int(fit[int((vectors[fit] - after[x]).norm(dim=-1).argmin())]))
+                continue
+            if len(vectors) >= limit:
+                raise InvalidInputError(f"more than {limit} vectors are told apart; train longer, or raise `limit`")
+            row.append(len(vectors))
+            vectors, classes = torch.cat([vectors, after[x : x + 1]]), np.append(classes, state)
+        table.append(row)
+    return np.array(table), vectors
 
 
 def _longest_cycle(table: np.ndarray) -> int:

@@ -83,7 +83,19 @@ class TransductorConfig:
 
 @dataclass
 class Stream:
-    """What generation carries on: states of the heads, keys and values of the layers, how many places were seen."""
+    """What reading on needs: states of the heads, keys and values of the layers, how many places were seen.
+
+    Guarantee: none of its own; give an empty one to the first call and the same to the next.
+
+    Example:
+        >>> import torch
+        >>> from corollary.automata import RationalHead, RationalTransductor, Stream, TransductorConfig
+        >>> model = RationalTransductor(TransductorConfig(vocab_size=3), RationalHead(3, 4, seed=0))
+        >>> stream = Stream()
+        >>> _ = model(torch.tensor([[0, 1]]), stream=stream), model(torch.tensor([[2]]), stream=stream)
+        >>> stream.seen
+        3
+    """
 
     states: list[Tensor] = field(default_factory=list)
     caches: list[dict[str, Tensor]] = field(default_factory=list)
