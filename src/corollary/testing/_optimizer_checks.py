@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -75,23 +76,23 @@ def _run(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor], steps: in
 
 def _convex(make: Make) -> None:
     W, loss = _quadratic()
-    values = _run(make([W]), loss, 600)
-    if not float(loss().detach()) < 1e-2 * values[0]:
-        raise AssertionError(f"a quadratic went from {values[0]:.4g} to {float(loss().detach()):.4g} in 600 steps")
+    values = _run(make([W]), loss, 300)
+    if not float(loss().detach()) < 0.05 * values[0]:
+        raise AssertionError(f"a quadratic went from {values[0]:.4g} to {float(loss().detach()):.4g} in 300 steps")
 
 
 def _nonconvex(make: Make) -> None:
     params, loss = _factorisation()
-    values = _run(make(params), loss, 600)
+    values = _run(make(params), loss, 400)
     if not float(loss().detach()) < 0.05 * values[0]:
-        raise AssertionError(f"a factorisation went from {values[0]:.4g} to {float(loss().detach()):.4g} in 600 steps")
+        raise AssertionError(f"a factorisation went from {values[0]:.4g} to {float(loss().detach()):.4g} in 400 steps")
 
 
 def _learns(make: Make) -> None:
     model, loss = _network()
-    values = _run(make(model.parameters()), loss, 300)
+    values = _run(make(model.parameters()), loss, 150)
     if not float(loss().detach()) < 0.5 * values[0]:
-        raise AssertionError(f"a network went from {values[0]:.4g} to {float(loss().detach()):.4g} in 300 steps")
+        raise AssertionError(f"a network went from {values[0]:.4g} to {float(loss().detach()):.4g} in 150 steps")
 
 
 def _dtypes(make: Make) -> None:
@@ -154,7 +155,8 @@ def _closure(make: Make) -> None:
         calls.append(1)
         return value
 
-    returned: Any = optimizer.step(closure)
+    optimizer.step(closure)
+    returned: Any = optimizer.step(closure)  # twice: some rules only look in the first
     if not calls or returned is None or not math.isfinite(float(returned)) or not bool(W.any()):
         raise AssertionError("step(closure) must call it with gradients enabled, step, and return its value")
 
@@ -228,11 +230,13 @@ def _compiles(make: Make) -> None:
     step = torch.compile(lambda: optimizer.step(), backend=counter)
     counts = []
     try:
-        for _ in range(6):
-            optimizer.zero_grad()
-            loss().backward()
-            step()
-            counts.append(counter.frame_count)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of its own internals
+            for _ in range(6):
+                optimizer.zero_grad()
+                loss().backward()
+                step()
+                counts.append(counter.frame_count)
     finally:
         torch.compiler.reset()
     if counts[-1] != counts[2]:
