@@ -88,7 +88,8 @@ def leon_direction(
     if method == "augmented" or precision == "bfloat16":
         low = precision == "bfloat16"
         L = cholesky(M, exact=not low) / eta
-        X = _unit(torch.cat([S, L], dim=-1)).to(torch.bfloat16 if low else wide)
+        scale = _positive(M.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None].sqrt() / eta)
+        X = torch.cat([(part / scale).to(torch.bfloat16 if low else wide) for part in (S, L)], dim=-1)
         name = "polar_express" if method in ("augmented", "coupled") else method
         count = steps or (6 if low else STEPS["augmented"])
         return iterate(X, schedule(name, count))[..., : S.shape[-1]].to(momentum.dtype)

@@ -135,7 +135,8 @@ class MatrixOptimizer(torch.optim.Optimizer):
             super().add_param_group(group)
             for p in self.param_groups[-1]["params"]:
                 if rule == "matrix":
-                    blocks_of(p, group.get("form", "matrix"), group.get("splits"))  # refuses what does not fit, now
+                    shape = torch.empty(p.shape, device="meta")  # also of a sharded parameter
+                    blocks_of(shape, group.get("form", "matrix"), group.get("splits"))  # refuses what does not fit
 
     def directions(self, group: dict[str, Any], entries: list[Entry], S: Tensor, M: Tensor | None) -> Tensor:
         """(B, m, n) directions of a batch of blocks; a subclass is this function."""

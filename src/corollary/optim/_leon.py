@@ -8,7 +8,6 @@ betas, damping, batching and everything about groups are ours. "Leon" stands for
 normalization; "Pion" is unrelated to the optimizer of arXiv:2605.12492.
 """
 
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -91,7 +90,7 @@ class Leon(MatrixOptimizer):
     ) -> None:
         if method is not None and method not in METHODS:
             raise InvalidInputError(f"`method` must be None or one of {', '.join(METHODS)}, got {method!r}")
-        self.compile = compile
+        self.kernel = _kernel(compile)
         settings = {"betas": betas, "eta": eta, "weight_decay": weight_decay, "precision": precision, "method": method}
         settings |= {"steps": steps, "damping": damping, "grad_bound": grad_bound, "nesterov": nesterov, "scale": scale}
         settings |= {"adamw_lr": adamw_lr, "adamw_betas": adamw_betas, "adamw_eps": adamw_eps, **own}
@@ -101,7 +100,7 @@ class Leon(MatrixOptimizer):
     def directions(self, group: dict[str, Any], entries: list[Entry], S: Tensor, M: Tensor | None) -> Tensor:
         """Leon's directions of a batch."""
         assert M is not None
-        return _kernel(self.compile)(S, bounded(M, group, entries), eta=group["eta"], **iteration(group, S))
+        return self.kernel(S, bounded(M, group, entries), eta=group["eta"], **iteration(group, S))
 
 
 class Pion(Leon):
@@ -176,7 +175,6 @@ def noise_of(group: dict[str, Any], entry: Entry, shape: tuple[int, ...], like: 
     return draw(shape, torch.Generator().manual_seed(word >> 1), like)
 
 
-@lru_cache(maxsize=8)
 def _kernel(compile: bool | str) -> Any:
     if not compile:
         return leon_direction

@@ -4,8 +4,6 @@ Sources: Polar Express, Amsel et al., arXiv:2505.16932 (numbers as in the public
 public code; the cubic is Newton-Schulz. Fidelity: coefficients read in the authors' public code.
 """
 
-from functools import lru_cache
-
 SAFETY = 1.01  # the first matrix is divided by this, so that rounding cannot push a singular value over 1
 
 CUBIC = (1.5, -0.5, 0.0)
@@ -22,7 +20,6 @@ POLAR_EXPRESS = (
 )
 
 
-@lru_cache(maxsize=64)
 def schedule(method: str, steps: int) -> tuple[tuple[float, float, float], ...]:
     """(a, b, c) of each step; all Polar Express steps but the last are scaled against overshooting."""
     if method == "newton_schulz":

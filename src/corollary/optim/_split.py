@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 from corollary.errors import InvalidInputError
 
 HEADS = re.compile(r"(^|\.)(lm_head|head|heads|classifier|score|output|fc_out|unembed\w*|proj_out)$")
-EMBEDDED = re.compile(r"embed|(^|[._])(pos|position|cls|token|wte|wpe)([._]|$)")
+EMBEDDED = re.compile(r"embed|(^|[._])(pos|positions?|cls|tokens?|wte|wpe)([._]|$)")
 MAX_SIDE = 8192  # the second moment of a larger smaller side would not pay
 
 
