@@ -6,6 +6,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.unlearning._compare import FIRST, OURS, REST, cells
+from benchmarks.unlearning._summary import table
+
+__all__ = ["DEFAULT", "FULL", "QUICK", "run_cell", "table"]
 
 QUICK = [{"data": "spike", "seed": 0}]
 MAIN = ("base", "retrain", *OURS, *FIRST)

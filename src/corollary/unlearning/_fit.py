@@ -152,7 +152,7 @@ def train_head(
         >>> rng = np.random.default_rng(0)
         >>> sides = [rng.normal(m, 1, (40, 4)).astype(np.float16) for m in (-1, 1)]
         >>> given = [PooledStates(x, np.full(40, 3), np.arange(0, 41, 4), 0.0) for x in sides]
-        >>> fit = train_head(*given, vocab_size=8, training=HeadTraining(rank=2, epochs=20))
+        >>> fit = train_head(*given, vocab_size=8, training=HeadTraining(rank=2, epochs=200))
         >>> fit.losses[-1] < 0.3
         True
 
