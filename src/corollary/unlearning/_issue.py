@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from corollary.certificates import Assumption, Certificate, Reference, Undecided, betting, refuse_reuse
 from corollary.certificates._concentration import check_level
-from corollary.errors import InvalidInputError
+from corollary.errors import InvalidInputError, NotFittedError
 from corollary.unlearning._certificate import dkw_radius, ks_distance
 from corollary.unlearning._closeness import closeness
 from corollary.unlearning._examples import Examples
@@ -298,6 +298,18 @@ def certify_forget_quality(
         provenance={} if pvalue is None else {"p-value": pvalue},
     )
     return certificate, {"ratio": a, "reference": b}
+
+
+def certify_fit(model: TemperTiltModel) -> tuple[Certificate, Evidence]:
+    """What `fit_temper_tilt` can certify: the census of what was forgotten, and held-out prompts if some were given."""
+    if not model.given:
+        raise NotFittedError(model, "certificate_")
+    given = model.given
+    certificate, evidence = certify_forgotten(model, given["forget"], base_before=given["base_before"])
+    if given["held_out"] is not None:
+        more, arrays = certify_retained(model, given["held_out"], trained_on=given["retain"])
+        certificate, evidence = certificate & more, evidence | arrays
+    return certificate, evidence
 
 
 def _upper(x: np.ndarray, delta: float, *, high: float = 1.0) -> float:
