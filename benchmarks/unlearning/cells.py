@@ -13,9 +13,9 @@ __all__ = ["DEFAULT", "FULL", "QUICK", "run_cell", "table"]
 QUICK = [{"data": "spike", "seed": 0}]
 MAIN = ("base", "retrain", *OURS, *FIRST)
 DEFAULT = [
-    *cells(MAIN, (0,), ("forget10",)),
     {"data": "spike", "seed": 0},
     {"data": "speed", "seed": 0},
+    *cells(MAIN, (0,), ("forget10",)),
     *cells(MAIN, (0,), ("forget01",)),
     *({"data": "spike", "seed": s} for s in (1, 2)),
     *cells(MAIN, (1,), ("forget10",)),

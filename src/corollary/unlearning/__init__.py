@@ -39,4 +39,4 @@ _HOME = {
 }
 
 __all__ = sorted(_HOME)
-__getattr__, __dir__ = lazily(__name__, _HOME)
+__getattr__, __dir__ = lazily(__name__, _HOME | {"baselines": "baselines", "tofu": "tofu"})

@@ -113,6 +113,14 @@ class TemperTiltModel:
         model.base, model.fits, model.given = self.base, self.fits, self.given
         return model
 
+    def with_heads(self, names: Sequence[str]) -> "TemperTiltModel":
+        """The same base with these heads alone: a language model of its own, for streams that serve one request."""
+        self.switches(list(names), 1)
+        chosen = {name: self.heads[name] for name in names}
+        model = TemperTiltModel(self.backbone, chosen, temperature=self.temperature, guidance=self.guidance)
+        model.base = self.base
+        return model
+
     def switches(self, heads: Any, rows: int) -> Bool[Tensor, "b heads"]:
         """(B, K) which head is on in which row, from None (all), names for all rows, or a list of names a row."""
         if isinstance(heads, str):
