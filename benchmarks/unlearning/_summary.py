@@ -31,13 +31,15 @@ def table(records):
 
 def methods(split, records):
     """One row a method, medians over the seeds with their range for forget quality."""
-    names = [r["cell"]["method"] for r in records]
+    for r in records:
+        r["name"] = r["cell"]["method"] + (f", {r['cell']['epochs']} epochs" if "epochs" in r["cell"] else "")
+    names = [r["name"] for r in records]
     order = [m for m in ORDER if m in names] + sorted(set(names) - set(ORDER))
     seeds = len({r["cell"]["seed"] for r in records})
     lines = [f"{split}, up to {seeds} seeds; forget quality: median (least, most) over the seeds, the rest means:", ""]
     lines += ["| method | seeds | " + " | ".join(COLUMNS) + " |", "|---|---|" + "---|" * len(COLUMNS)]
     for method in order:
-        own = [r["result"] for r in records if r["cell"]["method"] == method]
+        own = [r["result"] for r in records if r["name"] == method]
         lines.append(f"| {method} | {len(own)} | " + " | ".join(_cell(own, c) for c in COLUMNS) + " |")
     lines += ["", *_notes(records), ""]
     return lines
@@ -63,11 +65,7 @@ def _notes(records):
     caching = np.mean([r["caching seconds"] for r in ours])
     chosen = "; ".join(sorted({r["setting"] for r in ours}))
     told = f"T3: caching the states took {caching:.1f} s beside the seconds of training shown; chosen: {chosen}."
-    fine = [
-        (r["cell"]["method"], r["result"])
-        for r in records
-        if r["cell"]["method"] not in ("base", "retrain", *ORDER[2:5])
-    ]
+    fine = [(r["name"], r["result"]) for r in records if r["cell"]["method"] not in ("base", "retrain", *ORDER[2:5])]
     reached = min(r["forget quality"] for r in ours)
     good = [(r["seconds"], m) for m, r in fine if r["forget quality"] >= reached]
     if fine and good:
