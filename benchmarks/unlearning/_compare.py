@@ -27,7 +27,7 @@ def settings(method, split):
     return [{"learning_rate": r} for r in RATES]
 
 
-def compare(split, method, seed):
+def compare(split, method, seed, *, epochs=None):
     """One method on one base: the setting chosen, and what it gives on the slice reported on."""
     base, _ = world.model("full", seed)
     if method in ("base", "retrain"):
@@ -35,7 +35,7 @@ def compare(split, method, seed):
         return {**reported(model, split, seed), **{f"training {k}": v for k, v in training.items()}}
     found = []
     for setting in settings(method, split):
-        model, took = made(method, base, split, seed, setting)
+        model, took = made(method, base, split, seed, setting, epochs=epochs or FINE_EPOCHS[split])
         found.append((setting, on_validation(model, split, seed), model, took))
     floor = kept_rouge(base, trial(split).choose[1])[0] - ROOM
     setting, validation, model, took = best(found, floor)
@@ -48,7 +48,7 @@ def compare(split, method, seed):
     }
 
 
-def made(method, base, split, seed, setting):
+def made(method, base, split, seed, setting, *, epochs):
     """(model, what it took)."""
     from corollary.unlearning import TemperTiltHead, TemperTiltModel, baselines, fit_temper_tilt
 
@@ -63,7 +63,7 @@ def made(method, base, split, seed, setting):
         fit = model.fits["forgotten"]
         trained = sum(p.numel() for p in fit.head.parameters())
         return model, {"seconds": fit.seconds, "caching seconds": fit.caching, "trained": trained}
-    options = {"epochs": FINE_EPOCHS[split], "seed": seed, **setting}
+    options = {"epochs": epochs, "seed": seed, **setting}
     begun = time.perf_counter()
     if method == "ULD":
         done = baselines.fit_uld(base, forget, retain, **options)
@@ -75,6 +75,6 @@ def made(method, base, split, seed, setting):
     return done.model, {"seconds": time.perf_counter() - begun, "trained": done.trained}
 
 
-def cells(methods, seeds, splits=("forget10", "forget01")):
+def cells(methods, seeds, splits=("forget10", "forget01"), **more):
     """Cells of the splits."""
-    return [{"data": s, "method": m, "seed": k} for k, s, m in product(seeds, splits, methods)]
+    return [{"data": s, "method": m, "seed": k, **more} for k, s, m in product(seeds, splits, methods)]

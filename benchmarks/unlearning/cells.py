@@ -6,20 +6,24 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.unlearning._compare import FIRST, OURS, REST, cells
+from benchmarks.unlearning._summary import table
+
+__all__ = ["DEFAULT", "FULL", "QUICK", "run_cell", "table"]
 
 QUICK = [{"data": "spike", "seed": 0}]
 MAIN = ("base", "retrain", *OURS, *FIRST)
 DEFAULT = [
-    *cells(MAIN, (0,), ("forget10",)),
     {"data": "spike", "seed": 0},
     {"data": "speed", "seed": 0},
+    *cells(MAIN, (0,), ("forget10",)),
     *cells(MAIN, (0,), ("forget01",)),
     *({"data": "spike", "seed": s} for s in (1, 2)),
     *cells(MAIN, (1,), ("forget10",)),
     *cells(MAIN, (2,), ("forget10",)),
     *cells(MAIN, (1, 2), ("forget01",)),
 ]
-FULL = [*DEFAULT, *cells(REST, (0, 1, 2))]
+# Fine-tuning for longer, and the methods beyond the first six.
+FULL = [*DEFAULT, *cells(REST, (0, 1, 2)), *cells((*FIRST, *REST), (0, 1, 2), ("forget10",), epochs=6)]
 
 
 def run_cell(cell):
@@ -34,7 +38,5 @@ def run_cell(cell):
         return speed(cell["seed"])
     from benchmarks.unlearning._compare import compare
 
-    return {
-        k: v if isinstance(v, str) else float(f"{v:.6g}")
-        for k, v in compare(cell["data"], cell["method"], cell["seed"]).items()
-    }
+    found = compare(cell["data"], cell["method"], cell["seed"], epochs=cell.get("epochs"))
+    return {k: v if isinstance(v, str) else float(f"{v:.6g}") for k, v in found.items()}

@@ -6,11 +6,13 @@ import shutil
 import numpy as np
 import pytest
 from typer.testing import CliRunner
+from unlearning_models import local_model
 
 from corollary import cli
 from corollary.certificates import load_certificate
 from corollary.errors import CorollaryError
 from corollary.runs import read_tensors, write_tensors
+from corollary.unlearning import tofu
 
 
 class Done:
@@ -47,6 +49,10 @@ def test_a_run_verifies_from_its_evidence_and_from_its_models(fitted):
         done = run_command("verify", fitted, *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
     rules = [part.rule for part in load_certificate(fitted)[0].parts]
+    arguments = ("--authors", "7", "--epochs", "40", "--out", fitted, "--threads", "1", "--json")
+    again = run_command("unlearn", "fit", *arguments)  # the same command on a finished run does nothing
+    assert again.returncode == 0, again.stderr
+    assert load_certificate(fitted)[0].attempts == 1
     assert rules == [f"unlearning.{n}" for n in ("forgotten", "paraphrases", "retained", "forget_quality")]
 
 
@@ -132,6 +138,22 @@ def test_own_models_and_files(fitted, tmp_path):
     )  # fmt: skip
     assert same.returncode == 1
     assert "also to be retained" in same.stderr
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_model_of_hugging_face(tmp_path, kind):
+    local_model(kind, tmp_path / "base")
+    made = tofu.make_questions(authors=6, forget=2)
+    for name, rows in (("forget", made.forget), ("retain", made.retain)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    files = ("--forget", tmp_path / "forget.json", "--retain", tmp_path / "retain.json")
+    options = ("--epochs", "2", "--rank", "2", "--threads", "1", "--quiet")
+    out = tmp_path / "run"
+    done = run_command("unlearn", "fit", "--model", tmp_path / "base", *files, "--out", out, *options)
+    assert done.returncode == 0, done.stderr
+    assert run_command("verify", out, "--rescore", "-q").returncode == 0
+    told = run_command("unlearn", "generate", out, made.forget[0]["question"], "--beams", "2", "--max-tokens", "5")
+    assert "without the heads" in told.stdout
 
 
 def test_errors_are_one_sentence(tmp_path):

@@ -2,7 +2,7 @@
 
 import torch
 
-from corollary.unlearning import Examples, TemperTiltHead, TemperTiltModel
+from corollary.unlearning import Examples, TemperTiltHead, TemperTiltModel, tofu
 
 WORDS = 50
 
@@ -39,3 +39,34 @@ def with_heads(base, *, temperature=1.5, names=("a", "b")):
         with torch.no_grad():
             heads[name].out.mul_(100)
     return TemperTiltModel(base, heads, temperature=temperature)
+
+
+def local_model(kind, folder, *, extra=0):
+    """A tiny model and a word tokenizer of made-up questions, saved as Hugging Face does."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    texts = " ".join(tofu.make_questions(authors=6, forget=2).texts())
+    pieces = sorted({p for p, _ in pre_tokenizers.Whitespace().pre_tokenize_str(texts + " Question : Answer")})
+    words = {"</s>": 0, "<unk>": 1, **{w: i for i, w in enumerate(pieces, 2)}}
+    inner = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner, eos_token="</s>", bos_token="</s>", unk_token="<unk>"
+    )
+    torch.manual_seed(0)
+    size = len(words) + extra
+    if kind == "llama":
+        config = transformers.LlamaConfig(
+            vocab_size=size, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=1, max_position_embeddings=128, bos_token_id=0, eos_token_id=0,
+        )  # fmt: skip
+        model = transformers.LlamaForCausalLM(config)
+    else:
+        config = transformers.GPT2Config(
+            vocab_size=size, n_embd=16, n_layer=2, n_head=2, n_positions=128, bos_token_id=0, eos_token_id=0
+        )
+        model = transformers.GPT2LMHeadModel(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

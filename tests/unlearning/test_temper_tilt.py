@@ -210,6 +210,11 @@ def test_heads_are_switched_for_each_request(base, examples):
     for row, names in enumerate(lists):
         assert mixed[row] == model.generate([prompts[row]], max_new_tokens=8, heads=names)[0]
     assert mixed[0] == TemperTiltModel(base).generate([prompts[0]], max_new_tokens=8)[0]
+    alone = model.with_heads(["b"])
+    assert alone.generate([prompts[2]], max_new_tokens=8)[0] == mixed[2]
+    assert model.with_heads([]).generate([prompts[0]], max_new_tokens=8)[0] == mixed[0]
+    with pytest.raises(InvalidInputError):
+        model.with_heads(["c"])
     for wrong in (["c"], [["a"]], "a"):
         with pytest.raises(InvalidInputError):
             model.generate(prompts, max_new_tokens=2, heads=wrong)

@@ -96,6 +96,13 @@ def test_model_utility_is_a_harmonic_mean(rng):
         tofu.model_utility(tofu.Logs({"forget": nothing}))
 
 
+def test_models_that_were_destroyed_are_measured_without_a_warning():
+    ruined = tofu.Part(np.full(3, 900.0), np.array([2000.0, 0, 5]), np.array([[0.0], [2000], [5]]), np.zeros(3))
+    assert tofu.forget_truth_ratio(ruined) == pytest.approx(1 / 3)
+    assert tofu.model_utility(tofu.Logs({"retain": ruined})) == 0.0
+    assert tofu.forget_quality(tofu.Logs({"forget": ruined}), tofu.Logs({"forget": ruined})).statistic == 0.0
+
+
 def test_truth_ratio_is_a_geometric_mean(rng):
     p = part(rng, k=5)
     probabilities = np.exp(-p.perturbed)

@@ -8,6 +8,7 @@ _HOME = {
     "Bounds": "_density",
     "Closeness": "_closeness",
     "FiniteWorld": "_density",
+    "Selection": "_select",
     "TemperTiltDensity": "_density",
     "bernoulli_kl": "_density",
     "spike_world": "_density",
@@ -31,10 +32,11 @@ _HOME = {
     "cache_states": "_cache",
     "causal_mean": "_head",
     "fit_temper_tilt": "_fit",
+    "select_temper_tilt": "_select",
     "tilted_log_probs": "_head",
     "tokenizer_of": "_tokens",
     "train_head": "_fit",
 }
 
 __all__ = sorted(_HOME)
-__getattr__, __dir__ = lazily(__name__, _HOME)
+__getattr__, __dir__ = lazily(__name__, _HOME | {"baselines": "baselines", "tofu": "tofu"})

@@ -73,6 +73,17 @@ def cache_states(
 
     Raises:
         InvalidInputError: where a state is too large for fp16, or the folder holds something else.
+
+    Guarantee: none; the cache of a folder is used again only for the same model and the same examples.
+
+    Example:
+        >>> from corollary.models import TransformerConfig, TransformerLM
+        >>> from corollary.unlearning import ByteTokenizer
+        >>> from corollary.unlearning._backbone import backbone_of
+        >>> model = TransformerLM(TransformerConfig(width=16, layers=1, heads=2, context=16))
+        >>> examples = Examples.from_pairs([{"question": "a", "answer": "bc"}], ByteTokenizer())
+        >>> cache_states(backbone_of(model), examples).states.shape
+        (3, 16)
     """
     lengths = examples.answer_lengths
     offsets = np.concatenate([[0], np.cumsum(lengths)])

@@ -174,7 +174,7 @@ def spike_world(width: float, *, share: float = 0.1, floor: float = 0.05) -> Fin
     Example:
         >>> world = spike_world(1e-3)
         >>> [round(world.forget_error(t), 3) for t in (1, 1.5, 2, 2.5)]
-        [4.583, 0.162, 0.47, 0.67]
+        [4.58, 0.162, 0.47, 0.67]
     """
     if not 0 < width < 1 or not 0 <= floor <= 1:
         raise InvalidInputError(f"`width` must lie in (0, 1) and `floor` in [0, 1], got {width} and {floor}")

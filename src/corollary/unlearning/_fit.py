@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Int
 from torch.nn import functional
 
+from corollary.certificates import refuse_reuse
 from corollary.errors import InvalidFileError, InvalidInputError
 from corollary.models import _storage
 from corollary.unlearning._backbone import backbone_of
@@ -152,7 +153,7 @@ def train_head(
         >>> rng = np.random.default_rng(0)
         >>> sides = [rng.normal(m, 1, (40, 4)).astype(np.float16) for m in (-1, 1)]
         >>> given = [PooledStates(x, np.full(40, 3), np.arange(0, 41, 4), 0.0) for x in sides]
-        >>> fit = train_head(*given, vocab_size=8, training=HeadTraining(rank=2, epochs=20))
+        >>> fit = train_head(*given, vocab_size=8, training=HeadTraining(rank=2, epochs=200))
         >>> fit.losses[-1] < 0.3
         True
 
@@ -280,6 +281,7 @@ def fit_temper_tilt(
     temperature: float = 1.0,
     guidance: float = 1.0,
     training: HeadTraining | None = None,
+    held_out: Examples | None = None,
     retain_limit: int | None = None,
     folder: str | Path | None = None,
     progress: Callable[[str, float], object] | None = None,
@@ -298,13 +300,14 @@ def fit_temper_tilt(
             on a slice of the forget set that is not reported.
         guidance: s.
         training: the hyper-parameters; or give them one by one, as in `HeadTraining`.
+        held_out: sequences to retain that are not trained on; `certificate_` then speaks of them, too.
         retain_limit: cache at most so many sequences to retain (and never more than will be drawn).
         folder: cache (fp16) and checkpoints on disk; the same call goes on where it stopped.
         progress: called with what is being done and the share done.
         options: fields of `HeadTraining`.
 
     Returns:
-        The model with its head; `model.fits[name]` says what it took.
+        The model with its head; `model.fits[name]` says what it took, `model.certificate_` what it can vouch for.
 
     Raises:
         InvalidInputError: for an empty forget or retain set, sets that overlap, tokens of another tokenizer, a name
@@ -334,6 +337,9 @@ def fit_temper_tilt(
         raise InvalidInputError(f"the model has a head {name!r} already; give another `name`")
     backbone = earlier.backbone if earlier is not None else backbone_of(base)
     check_sets(forget, retain, backbone.vocab_size)
+    if held_out is not None:
+        refuse_reuse(held_out.hashes(), training=retain.hashes())
+    before = backbone.fingerprint()
     _, partners = pairing(len(forget), len(retain), training)
     drawn, partners = _limited(partners, retain_limit, training.seed)
     place = Path(folder) if folder is not None else None
@@ -357,6 +363,7 @@ def fit_temper_tilt(
     heads = dict(earlier.heads) if earlier is not None else {}
     fitted = TemperTiltModel(base, heads | {name: fit.head}, temperature=temperature, guidance=guidance)
     fitted.fits = dict(earlier.fits) if earlier is not None else {}
+    fitted.given = {"forget": forget, "retain": retain, "held_out": held_out, "base_before": before}
     fitted.fits[name] = HeadFit(fit.head, fit.seconds, sum(s.seconds for s in states), fit.losses)
     return fitted
 

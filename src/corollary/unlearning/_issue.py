@@ -8,11 +8,12 @@ from numpy.typing import ArrayLike
 
 from corollary.certificates import Assumption, Certificate, Reference, Undecided, betting, refuse_reuse
 from corollary.certificates._concentration import check_level
-from corollary.errors import InvalidInputError
+from corollary.errors import InvalidInputError, NotFittedError
 from corollary.unlearning._certificate import dkw_radius, ks_distance
 from corollary.unlearning._closeness import closeness
 from corollary.unlearning._examples import Examples
 from corollary.unlearning._model import TemperTiltModel
+from corollary.unlearning.tofu._metrics import kolmogorov_smirnov
 
 PAPER = Reference(
     "Block, Mohri, Mokhtari and Shakkottai (2026), arXiv:2602.10217",
@@ -278,9 +279,7 @@ def certify_forget_quality(
     a, b = (np.asarray(x, dtype=np.float64).ravel() for x in (ratio, reference))
     d, upper, pvalue = 0.0, 1.0, None
     if len(a) and len(b):
-        from scipy.stats import ks_2samp
-
-        d, pvalue = ks_distance(a, b), float(ks_2samp(a, b).pvalue)
+        d, pvalue = ks_distance(a, b), kolmogorov_smirnov(a, b).pvalue
         upper = min(1.0, d + dkw_radius(len(a), delta / 2) + dkw_radius(len(b), delta / 2))
     certificate = Certificate.issue(
         "unlearning.forget_quality",
@@ -298,6 +297,18 @@ def certify_forget_quality(
         provenance={} if pvalue is None else {"p-value": pvalue},
     )
     return certificate, {"ratio": a, "reference": b}
+
+
+def certify_fit(model: TemperTiltModel) -> tuple[Certificate, Evidence]:
+    """What `fit_temper_tilt` can certify: the census of what was forgotten, and held-out prompts if some were given."""
+    if not model.given:
+        raise NotFittedError(model, "certificate_")
+    given = model.given
+    certificate, evidence = certify_forgotten(model, given["forget"], base_before=given["base_before"])
+    if given["held_out"] is not None:
+        more, arrays = certify_retained(model, given["held_out"], trained_on=given["retain"])
+        certificate, evidence = certificate & more, evidence | arrays
+    return certificate, evidence
 
 
 def _upper(x: np.ndarray, delta: float, *, high: float = 1.0) -> float:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int, Integer
 from torch import Tensor
 
+from corollary.certificates import Certificate
 from corollary.documents import Documents
 from corollary.errors import InvalidInputError
 from corollary.unlearning._backbone import Backbone, Stream, backbone_of, left_aligned
@@ -90,6 +91,7 @@ class TemperTiltModel:
         self.temperature, self.guidance = float(temperature), float(guidance)
         self.heads: dict[str, TemperTiltHead] = {}
         self.fits: dict[str, Any] = {}  # what `fit_temper_tilt` noted of each head
+        self.given: dict[str, Any] = {}  # and what `certificate_` is to be about
         for name, head in (heads or {}).items():
             self.add_head(name, head)
 
@@ -106,13 +108,18 @@ class TemperTiltModel:
     def with_settings(self, *, temperature: float | None = None, guidance: float | None = None) -> "TemperTiltModel":
         """The same base and heads at another temperature or guidance."""
         t = self.temperature if temperature is None else temperature
-        return TemperTiltModel(
-            self.backbone, self.heads, temperature=t, guidance=self.guidance if guidance is None else guidance
-        )._of(self.base)
+        s = self.guidance if guidance is None else guidance
+        model = TemperTiltModel(self.backbone, self.heads, temperature=t, guidance=s)
+        model.base, model.fits, model.given = self.base, self.fits, self.given
+        return model
 
-    def _of(self, base: Any) -> "TemperTiltModel":
-        self.base = base
-        return self
+    def with_heads(self, names: Sequence[str]) -> "TemperTiltModel":
+        """The same base with these heads alone: a language model of its own, for streams that serve one request."""
+        self.switches(list(names), 1)
+        chosen = {name: self.heads[name] for name in names}
+        model = TemperTiltModel(self.backbone, chosen, temperature=self.temperature, guidance=self.guidance)
+        model.base = self.base
+        return model
 
     def switches(self, heads: Any, rows: int) -> Bool[Tensor, "b heads"]:
         """(B, K) which head is on in which row, from None (all), names for all rows, or a list of names a row."""
@@ -210,6 +217,17 @@ class TemperTiltModel:
         inputs, real = left_aligned(inputs.to(self.backbone.device), real.to(self.backbone.device))
         source = Tilted(self, inputs, real, self.switches(heads, len(inputs)), use_cache=use_cache)
         return decode(source, choice, end=end_of(self.base) if end is None else end)
+
+    @property
+    def certificate_(self) -> Certificate:
+        """What a model from `fit_temper_tilt` vouches for: base unchanged, answers forgotten, held-out prompts kept."""
+        return self.certified()[0]
+
+    def certified(self) -> tuple[Certificate, dict[str, np.ndarray]]:
+        """`certificate_` with its evidence, for `certificate_.check(**evidence)`."""
+        from corollary.unlearning._issue import certify_fit
+
+        return certify_fit(self)
 
     # A `corollary.models.LanguageModel`, all heads on.
 

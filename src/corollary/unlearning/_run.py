@@ -133,6 +133,8 @@ def fit_run(
     else:
         setup["base"] = str(Path(model).resolve())
         setup["reference"] = None if reference is None else str(Path(reference).resolve())
+    if (run.path / "metrics.json").exists():  # finished: another evaluation would be a further attempt
+        return read_json(run.path / "metrics.json")
     opened = Opened(run.path)
     base, tokenizer = load_base(setup["base"] if model is not None else run.path / "base")
     setup["limit"] = _longest(opened.rows("forget"), tokenizer)

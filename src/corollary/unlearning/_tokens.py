@@ -58,7 +58,7 @@ class WordTokenizer:
     Example:
         >>> tokenizer = WordTokenizer.fit(["Who wrote it? Jo did."])
         >>> tokenizer.answer("Jo wrote Emma."), tokenizer.decode(tokenizer.answer("Jo wrote it."))
-        ([5, 8, 2, 3], 'Jo wrote it .')
+        ([5, 9, 2, 3], 'Jo wrote it .')
     """
 
     start: int | None = END

@@ -52,7 +52,8 @@ class Part:
     @property
     def truth_ratio(self) -> Float[np.ndarray, " n"]:
         r"""\(R = \exp(-\overline{NLL}_{wrong}) / \exp(-NLL_{paraphrase})\), a geometric mean over wrong answers."""
-        return np.exp(self.paraphrased - self.perturbed.mean(1))
+        with np.errstate(over="ignore"):  # of models that were destroyed
+            return np.exp(self.paraphrased - self.perturbed.mean(1))
 
     @property
     def probability(self) -> Float[np.ndarray, " n"]:

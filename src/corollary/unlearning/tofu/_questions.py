@@ -71,7 +71,7 @@ class Questions:
     Example:
         >>> questions = make_questions(authors=4, forget=1)
         >>> len(questions.forget), len(questions.retain), len(questions.texts())
-        (20, 60, 720)
+        (20, 60, 640)
     """
 
     forget: tuple[Row, ...]
