@@ -78,7 +78,14 @@ def test_every_package_has_a_floor():
     assert packages - FREE <= FLOOR.keys()
 
 
-SOLVERS = {"optimize", "linear_model", "_robust_gate", "_finite", "_static", "_train"}  # of ours and of scipy, scikit-learn
+SOLVERS = {
+    "optimize",
+    "linear_model",
+    "_robust_gate",
+    "_finite",
+    "_static",
+    "_train",
+}  # of ours and of scipy, scikit-learn
 
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*_certificate.py")), ids=lambda p: str(p.relative_to(SOURCE)))

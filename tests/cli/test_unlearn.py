@@ -173,3 +173,16 @@ def test_errors_are_one_sentence(tmp_path):
         assert done.returncode == 1, (arguments, done.stderr)
         assert message in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_run_is_served_by_the_gateway(fitted):
+    """What the gateway says greedily is what the run's model says, all heads on."""
+    from corollary.serving._loaders import library_model
+    from corollary.unlearning._run import Opened
+
+    served, opened = library_model(fitted), Opened(fitted)
+    question = opened.rows("retain")[0]["question"]
+    options = {"max_tokens": 12, "temperature": 0.0, "top_p": 1.0, "seed": 0, "heads": None}
+    said = "".join(served.stream(served.prompt([{"role": "user", "content": question}]), **options))
+    own = opened.model().generate([served.prompt(question)], max_new_tokens=12)[0]
+    assert said == opened.base[1].decode(own) != ""

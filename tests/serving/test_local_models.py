@@ -185,7 +185,7 @@ def test_a_model_that_fails_or_hangs_is_a_502_and_stays_charged(tmp_path):
 def test_text_is_cut_between_characters():
     ids = list("naïve ☃ snow".encode())
     model = TokenModel(lambda prompt, **options: iter(ids))
-    options = {"max_tokens": 99, "temperature": 1.0, "top_p": 1.0, "seed": 0, "heads": ()}
+    options = {"max_tokens": 99, "temperature": 1.0, "top_p": 1.0, "seed": 0, "heads": None}
     pieces = list(model.stream([], **options))
     assert "".join(pieces) == "naïve ☃ snow"
     assert len(pieces) == len(ids)

@@ -237,7 +237,7 @@ class Gateway:
 
     async def _attempt(self, wanted: Wanted, upstream: Upstream, call: Call, most: int) -> Reply:
         """Call under one reservation until it answers, or nothing more may be tried; the call is then settled."""
-        table, heads = upstream.table, tuple(wanted.options.heads or ())
+        table, heads = upstream.table, None if wanted.options.heads is None else tuple(wanted.options.heads)
         for attempt in range(table.retries + 1):
             try:
                 reply = await upstream.ask(wanted.kind, sent(wanted, most), key=call.id, heads=heads)

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from corollary.errors import InvalidFileError, InvalidInputError, MissingExtraError
 from corollary.serving._config import UpstreamTable, secret_of
 from corollary.serving._local import LocalModel, LocalUpstream, TokenModel
@@ -22,22 +24,41 @@ def make_upstream(name: str, table: UpstreamTable) -> Upstream:
     if table.url is not None:
         return HttpUpstream(name, table, secret_of(name, table))
     if table.folder is not None:
-        return LocalUpstream(name, table, library_model(table.folder))
+        return LocalUpstream(name, table, library_model(table.folder, switchable=table.heads))
     if table.huggingface is not None:
         return LocalUpstream(name, table, huggingface_model(table.huggingface))
     return LocalUpstream(name, table, _made(name, table.function or ""))
 
 
-def library_model(folder: str | Path) -> LocalModel:
-    """A model of the library (composed, n-gram, transformer) from its folder or its run."""
+def library_model(folder: str | Path, *, switchable: Sequence[str] = ()) -> LocalModel:
+    """A model of the library from its folder or its run: composed, n-gram, transformer, unlearned, of Hugging Face.
+
+    Args:
+        folder: what `save` of the model, `corollary compose` or `corollary unlearn fit` wrote.
+        switchable: heads of an unlearned model that a request may switch.
+    """
     from corollary.models import generate, load
 
     place = Path(folder)
+    if (place / "setup.json").is_file() or (place / "base" / "model.json").is_file():
+        from corollary.serving._unlearned import UnlearnedModel
+
+        return UnlearnedModel.open(place, switchable=switchable)
+    if switchable:
+        raise InvalidInputError(f"the model in {place} has no heads to switch; leave `heads` out")
     place = place / "model" if (place / "model" / "model.json").is_file() else place
     model = load(place)
-    if model.vocab_size != 256:
+    parts = [model, *getattr(model, "experts", {}).values()]
+    speaker = next((part for part in parts if hasattr(part, "encode")), None)  # who has a tokenizer
+    if speaker is None and model.vocab_size != 256:
         raise InvalidFileError(place, f"a model of {model.vocab_size} tokens, not of bytes", "serve it by a function")
-    return TokenModel(lambda prompt, **options: generate(model, bytes(prompt), **options))
+    if speaker is None:
+        return TokenModel(lambda prompt, **options: generate(model, bytes(prompt), **options))
+    return TokenModel(
+        lambda prompt, **options: generate(model, np.asarray(prompt, dtype=np.int64), **options),
+        encode=lambda text: speaker.encode(text).tolist(),
+        decode=speaker.decode,
+    )
 
 
 def huggingface_model(folder: str | Path) -> LocalModel:

@@ -48,7 +48,7 @@ class LocalModel(Protocol):
 
     def stream(
         self, prompt: Sequence[int], *, max_tokens: int, temperature: float, top_p: float, seed: int,
-        heads: tuple[str, ...],
+        heads: tuple[str, ...] | None,
     ) -> Iterable[str]:  # fmt: skip
         """Pieces of text, one for each token."""
         ...
@@ -67,7 +67,7 @@ class TokenModel:
 
     Example:
         >>> model = TokenModel(lambda ids, *, max_tokens, seed, temperature, top_p: iter(list(ids)[:max_tokens]))
-        >>> "".join(model.stream(model.prompt("echo"), max_tokens=3, temperature=1.0, top_p=1.0, seed=0, heads=()))
+        >>> "".join(model.stream(model.prompt("echo"), max_tokens=3, temperature=1.0, top_p=1.0, seed=0, heads=None))
         'ech'
     """
 
@@ -99,10 +99,10 @@ class TokenModel:
 
     def stream(
         self, prompt: Sequence[int], *, max_tokens: int, temperature: float, top_p: float, seed: int,
-        heads: tuple[str, ...],
+        heads: tuple[str, ...] | None,
     ) -> Iterator[str]:  # fmt: skip
         """Pieces of text, one for each token."""
-        options = {"heads": heads} if self.knows_heads or heads else {}
+        options = {} if heads is None else {"heads": heads}
         ids = self.generate(
             prompt, max_tokens=max_tokens, temperature=temperature, top_p=max(top_p, 1e-6), seed=seed, **options
         )
@@ -111,14 +111,25 @@ class TokenModel:
             for token in ids:
                 yield decoder.decode(bytes([int(token)]))
             return
-        seen: list[int] = []
-        said = ""
-        for token in ids:
-            seen.append(int(token))
-            text = self.decode(seen)
-            whole = text[:-1] if text.endswith("�") else text  # half a character: wait for the other half
-            yield whole[len(said) :]
-            said = whole if len(whole) >= len(said) else said
+        yield from spoken(ids, self.decode)
+
+
+def spoken(ids: Iterable[int], decode: Callable[[Sequence[int]], str]) -> Iterator[str]:
+    """A piece of text for each token; half a character waits for its other half, or for the end."""
+    seen: list[int] = []
+    text, said, held = "", "", None
+    for token in ids:
+        if held is not None:
+            yield held
+        seen.append(int(token))
+        text = decode(seen)
+        whole = text[:-1] if text.endswith("\ufffd") else text
+        piece, said = whole[len(said) :], whole if len(whole) >= len(said) else said
+        held = None if whole == text else piece
+        if held is None:
+            yield piece
+    if held is not None:
+        yield held + text[len(said) :]
 
 
 def content_of(message: dict[str, Any]) -> str:
@@ -143,7 +154,7 @@ class LocalUpstream:
         self.places = asyncio.Semaphore(table.concurrency)
         self._turn = asyncio.Lock()
 
-    async def ask(self, kind: str, body: dict[str, Any], *, key: str, heads: tuple[str, ...] = ()) -> Reply:
+    async def ask(self, kind: str, body: dict[str, Any], *, key: str, heads: tuple[str, ...] | None = None) -> Reply:
         """Draw an answer."""
         self._check(kind, body, heads)
         given = body["messages"] if kind == "chat" else body["prompt"]
@@ -169,7 +180,7 @@ class LocalUpstream:
         said = [piece async for piece in pieces]
         return Reply(shown.document(said))
 
-    def _check(self, kind: str, body: dict[str, Any], heads: tuple[str, ...]) -> None:
+    def _check(self, kind: str, body: dict[str, Any], heads: tuple[str, ...] | None) -> None:
         for field in ("tools", "functions", "logprobs", "top_logprobs", "response_format", "logit_bias", "stop"):
             if body.get(field):
                 raise Rejected(400, f"{self.name} is a local model and does not know `{field}`.")
@@ -177,7 +188,7 @@ class LocalUpstream:
             raise Rejected(400, f"{self.name} is a local model and gives one answer; `n` must be 1.")
         if kind == "completions" and isinstance(body["prompt"], list) and len(body["prompt"]) != 1:
             raise Rejected(400, f"{self.name} is a local model and takes one prompt.")
-        if lost := [h for h in heads if h not in self.table.heads]:
+        if lost := [h for h in heads or () if h not in self.table.heads]:
             known = ", ".join(self.table.heads) or "none"
             raise Rejected(400, f"{self.name} has no head {lost[0]!r}; there are: {known}.")
 

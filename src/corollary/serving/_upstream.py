@@ -66,7 +66,7 @@ class Upstream(Protocol):
     breaker: Breaker
     places: asyncio.Semaphore
 
-    async def ask(self, kind: str, body: dict[str, Any], *, key: str, heads: tuple[str, ...]) -> Reply:
+    async def ask(self, kind: str, body: dict[str, Any], *, key: str, heads: tuple[str, ...] | None) -> Reply:
         """Send a request of a kind (chat, completions, embeddings)."""
 
     async def close(self) -> None:
@@ -104,7 +104,7 @@ class HttpUpstream:
         self._base = (table.url or "").rstrip("/")
         self._session: aiohttp.ClientSession | None = None
 
-    async def ask(self, kind: str, body: dict[str, Any], *, key: str, heads: tuple[str, ...] = ()) -> Reply:
+    async def ask(self, kind: str, body: dict[str, Any], *, key: str, heads: tuple[str, ...] | None = None) -> Reply:
         """Send it; returns with the document, or with the first event of a stream at hand."""
         if heads:
             raise InvalidInputError(f"{self.name} has no heads to switch")

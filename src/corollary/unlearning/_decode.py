@@ -1,6 +1,6 @@
 """Choosing tokens from next-token distributions: greedy, sampling with top-k and top-p, and beams."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -85,6 +85,18 @@ def _one_by_one(source: Source, choice: Choice, end: int) -> list[list[int]]:
     ends = (found == end).int()
     lengths = torch.where(ends.any(1), ends.argmax(1), choice.max_new_tokens).tolist()
     return [row[:n].tolist() for row, n in zip(found, lengths, strict=True)]
+
+
+def stream(source: Source, choice: Choice, *, end: int) -> Iterator[int]:
+    """Tokens of one sequence as they are chosen, up to its end: those of `decode` without beams."""
+    pick = _picker(choice)
+    for t in range(choice.max_new_tokens):
+        token = pick(source.log_probs)
+        if int(token[0]) == end:
+            return
+        yield int(token[0])
+        if t + 1 < choice.max_new_tokens:
+            source.step(token)
 
 
 def _picker(choice: Choice) -> Callable[[Float[Tensor, "b vocab"]], Int[Tensor, " b"]]:
