@@ -45,6 +45,24 @@ def test_drift_monitor():
         assert monitor.update(0.0)  # revoked for ever
 
 
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_shift_to_one_half_of_what_was_known_is_seen(side):
+    """All new scores in the upper (lower) half: bets on both tails alike would never grow on it."""
+    rng = np.random.default_rng(2)
+    alarms = [
+        first_alarm(DriftMonitor(rng.normal(size=500), alpha=0.01, seed=s), side * np.abs(rng.normal(size=200)))
+        for s in range(20)
+    ]
+    assert sum(a is not None for a in alarms) >= 19
+
+
+def test_the_bets_have_mean_one():
+    """Each bet integrates to 1 over uniform p: that is all a martingale needs."""
+    p = (np.arange(200_000) + 0.5) / 200_000
+    for e in (0.3, 0.7, 0.9):
+        assert np.mean(e * p ** (e - 1)) == pytest.approx(1.0, abs=0.02)  # the midpoint rule at the pole of p = 0
+
+
 def test_ties_are_broken_at_random():
     monitor = DriftMonitor(np.zeros(300), alpha=0.01)
     assert first_alarm(monitor, np.zeros(300)) is None

@@ -42,7 +42,7 @@ def test_schemathesis_finds_nothing(mock, router_folder, tmp_path):
 
 @pytest.mark.slow
 def test_schemathesis_finds_nothing_in_many_tries(mock, router_folder, tmp_path):
-    check_contract(mock, router_folder, tmp_path, 300)
+    check_contract(mock, router_folder, tmp_path, 100)
 
 
 @pytest.mark.slow
@@ -52,7 +52,7 @@ def test_schemathesis_finds_nothing_behind_keys(mock, router_folder, tmp_path):
     book.close()
     config = {"upstreams": tables(mock.url, images=True, embeddings=True)}
     with running(config, router_folder, path=tmp_path) as (base, _):
-        done = contract(base, tmp_path, examples=60, headers=[f"Authorization: Bearer {key.text}"])
+        done = contract(base, tmp_path, examples=25, headers=[f"Authorization: Bearer {key.text}"])
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 

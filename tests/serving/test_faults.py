@@ -261,7 +261,7 @@ def test_sigkill_under_load_leaves_a_ledger_within_its_reservations(tmp_path):
 def test_sigkill_under_load_many_times(tmp_path):
     mock = BilledMock(delay=0.03)
     try:
-        killed_under_load(tmp_path, mock, 25)
+        killed_under_load(tmp_path, mock, 12)
     finally:
         mock.stop()
 

@@ -236,6 +236,21 @@ def test_a_long_prompt_or_answer_reserves_more(mock, tmp_path):
         assert "x-corollary-max-tokens" not in ask(base, max_tokens=5)[1]
 
 
+def test_no_field_asks_for_more_than_was_reserved(mock, tmp_path):
+    """Whatever a server might obey in place of `max_tokens` is bounded, reserved, or not sent."""
+    with running({"upstreams": tables(mock.url, embeddings=True)}, path=tmp_path) as (base, _):
+        small = float(ask(base)[1]["x-corollary-maximum"])
+        both = float(ask(base, max_tokens=1, max_completion_tokens=500)[1]["x-corollary-maximum"])
+        assert both > small + 2.0 * 440 / 1e6
+        assert float(ask(base, best_of=8)[1]["x-corollary-maximum"]) > small + 7 * 2.0 * 50 / 1e6
+        body = {"model": "small", "prompt": "x", "max_completion_tokens": "many"}
+        assert post(base, body, "/v1/completions")[0] == 200
+        assert "max_completion_tokens" not in mock.seen[-1]
+        body = {"model": "small", "input": "x", "stream": True, "stream_options": [], "max_tokens": "many"}
+        assert post(base, body, "/v1/embeddings")[0] == 200
+        assert mock.seen[-1].keys() == {"model", "input"}
+
+
 def test_configurations_are_refused_with_a_sentence(tmp_path):
     path = tmp_path / "gateway.toml"
     good = '[upstreams.small]\nurl = "http://127.0.0.1:9/v1"\nmodel = "m"\n'

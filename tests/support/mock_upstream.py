@@ -81,7 +81,7 @@ class MockUpstream:
             return web.Response(body=b"\x00\xffnot json at all", content_type="application/json")
         if mode == "wrong":
             return web.json_response(["no", "completion"])
-        if "input" in body:
+        if request.path.endswith("embeddings"):
             usage = {"prompt_tokens": TOKENS_IN, "total_tokens": TOKENS_IN}
             data = [{"object": "embedding", "index": 0, "embedding": [0.1, 0.2]}]
             return web.json_response({"object": "list", "data": data, "model": body["model"], "usage": usage})

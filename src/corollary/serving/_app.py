@@ -169,15 +169,15 @@ class Doors:
             raise Problem(403, "This key may not use this model.", kind="permission_error")
         if body.model == AUTO and kind == "embeddings":
             raise Problem(404, "Embeddings differ between models: name one.", code="model_not_found")
-        most = getattr(body, "max_completion_tokens", None) or getattr(body, "max_tokens", None)
-        stream = bool(getattr(body, "stream", None))
-        shows = getattr(body, "stream_options", None)
+        bounds = [declared(body, name) for name in ("max_completion_tokens", "max_tokens")]
+        shows = declared(body, "stream_options")
         return Wanted(
-            kind=kind, model=body.model, body=plain, size=size, caller=caller, stream=stream, most=most,
+            kind=kind, model=body.model, body=plain, size=size, caller=caller, stream=bool(declared(body, "stream")),
             text=r.texts(body, which=gateway.config.routing.prompt), options=self.options(request, body.corollary),
             shows_usage=bool(shows is not None and shows.include_usage),
-            answers=max(getattr(body, "n", None) or 1, getattr(body, "best_of", None) or 1),
-            images=0 if kind == "embeddings" else r.images(body),
+            answers=max(declared(body, "n") or 1, declared(body, "best_of") or 1),
+            images=r.images(body),
+            most=max((b for b in bounds if b is not None), default=None),  # a server may obey either
         )  # fmt: skip
 
     async def models(self, request: Request) -> Response:
@@ -289,6 +289,11 @@ class Doors:
 
 
 NO_OPTIONS = r.Options()
+
+
+def declared(body: BaseModel, name: str) -> Any:
+    """A field of the checked body; None where its model does not know it, whatever the client sent by that name."""
+    return getattr(body, name) if name in type(body).model_fields else None
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -73,6 +73,7 @@ class _Completion(_Body):
     model: Name
     max_tokens: Tokens | None = None
     n: Few | None = None
+    best_of: Few | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -91,7 +92,6 @@ class CompletionRequest(_Completion):
     """Body of `POST /v1/completions`."""
 
     prompt: str | Annotated[list[str], Field(min_length=1, max_length=64)]
-    best_of: Few | None = None
 
 
 class EmbeddingRequest(_Body):
@@ -166,7 +166,7 @@ def _text(message: Message) -> str:
     return message.content or ""
 
 
-def images(body: ChatRequest | CompletionRequest) -> int:
+def images(body: ChatRequest | CompletionRequest | EmbeddingRequest) -> int:
     """How many images a conversation holds."""
     if not isinstance(body, ChatRequest):
         return 0

@@ -22,6 +22,12 @@ from corollary.serving._upstream import Refused, Reply, Upstream
 _IDS = random.Random(secrets.randbits(256))  # noqa: S311 - unique, not secret: whose it is, the key says
 
 
+UNKNOWN_THERE = {  # fields of other endpoints, which could ask for more than was reserved
+    "completions": ("max_completion_tokens",),
+    "embeddings": ("max_completion_tokens", "max_tokens", "n", "best_of", "stream", "stream_options"),
+}
+
+
 @dataclass
 class Wanted:
     """A request, checked: what to send, and what bounds its price."""
@@ -168,7 +174,8 @@ def with_fallbacks(wanted: Wanted, upstreams: Mapping[str, Upstream]) -> list[st
 
 def sent(wanted: Wanted, most: int) -> dict[str, Any]:
     """What goes to the upstream: what came, without what was said to the gateway, bounded, and asked for its usage."""
-    body = {k: v for k, v in wanted.body.items() if k not in ("corollary", "model")}
+    own = ("corollary", "model", *UNKNOWN_THERE.get(wanted.kind, ()))
+    body = {k: v for k, v in wanted.body.items() if k not in own}
     if wanted.kind != "embeddings" and wanted.most is None:
         body["max_tokens"] = most
     if wanted.stream:

@@ -83,10 +83,12 @@ class DriftMonitor:
     r"""Revokes exchangeability with the calibration rows, without any feedback: a conformal test martingale.
 
     .. math:: p_t = \frac{\#\{i : s_i > s_t\} + u_t \#\{i : s_i = s_t\}}{n_t}, \qquad
-              K_t = \prod_s \tfrac12 (\epsilon p_s^{\epsilon - 1} + \epsilon (1 - p_s)^{\epsilon - 1})
+              K_t = \tfrac13 \sum_{b} \prod_s b(p_s), \qquad
+              b(p) \in \{\epsilon p^{\epsilon - 1},\ \epsilon (1 - p)^{\epsilon - 1},\ \text{their mean}\}
 
     over the calibration scores and all scores so far, the new one included: on exchangeable data the p are independent
-    and uniform.
+    and uniform, so each gambler's capital is a martingale, and so is their mean. One bets on high scores, one on low
+    ones, one on both tails.
 
     Args:
         scores: (n,) of the calibration rows: of any number computed from a prompt (the value gap, say).
@@ -114,6 +116,7 @@ class DriftMonitor:
         self._seen = sorted(seen.tolist())
         self._rng = np.random.default_rng(seed)
         self.alpha, self.epsilon, self.log_capital, self.revoked = alpha, epsilon, 0.0, False
+        self._capitals = np.zeros(3)  # logarithms: high scores, low scores, both tails
 
     def update(self, score: float) -> bool:
         """Take one score; True once exchangeability is refuted (and ever after)."""
@@ -126,6 +129,8 @@ class DriftMonitor:
         tied = len(self._seen) - above - bisect_left(self._seen, score)
         p = min(max((above + self._rng.random() * tied) / len(self._seen), 1e-12), 1 - 1e-12)
         e = self.epsilon
-        self.log_capital += float(np.log(0.5 * e * (p ** (e - 1) + (1 - p) ** (e - 1))))
+        high, low = e * p ** (e - 1), e * (1 - p) ** (e - 1)
+        self._capitals += np.log([high, low, (high + low) / 2])
+        self.log_capital = float(np.logaddexp.reduce(self._capitals) - np.log(3))
         self.revoked = self.revoked or bool(self.log_capital >= np.log(1 / self.alpha))
         return self.revoked
