@@ -23,7 +23,7 @@ def beside(name):
 
 
 PARTS = [
-    beside(n) for n in ("worlds", "million", "studies", "transformers")
+    beside(n) for n in ("worlds", "million", "studies", "weights", "transformers")
 ]  # CELLS, QUICK, MORE, run(cell), table(records)
 QUICK = [
     {"data": "text", "seed": 0},
