@@ -1,6 +1,6 @@
 r"""The rule `gating.divergence`: the domains differ by at least so much, from the experts' scores. Imports no solver.
 
-Symbols: as in `_divergence.py`; temperature T and floor gamma of the guess are in the witness, chosen on other documents.
+Symbols: as in `_divergence.py`; the guess's temperature T and floor gamma stand in the witness.
 
 .. math:: \sum_k \lambda_k L_k \le \mathrm{JSD}_\lambda(\{p_k\}), \qquad L_k \text{ a lower bound at level }
           \delta / p \text{ on } \mathbb{E}_{p_k}[\log(q_{T,\gamma}(k|x) / \lambda_k)]
