@@ -23,7 +23,7 @@ def beside(name):
 
 
 PARTS = [
-    beside(n) for n in ("worlds", "studies", "million", "speed", "transformers")
+    beside(n) for n in ("worlds", "million", "studies", "weights", "speed", "transformers")
 ]  # CELLS, QUICK, MORE, run(cell), table(records)
 QUICK = [
     {"data": "text", "seed": 0},

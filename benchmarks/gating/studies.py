@@ -27,8 +27,8 @@ def beside(name):
 texts, trained = beside("texts"), beside("trained")
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 CELLS = [
-    *({"data": "overlap", "seed": s, "share": a, "model": "ngram"} for s in range(3) for a in SHARES),
     *({"data": "conflict", "seed": 0, "width": w, "steps": 150} for w in (16, 32, 64, 128)),
+    *({"data": "overlap", "seed": s, "share": a, "model": "ngram"} for s in range(3) for a in SHARES),
     *({"data": "generalisation", "seed": s, "model": "ngram"} for s in range(3)),
     {"data": "generalisation", "seed": 0, "model": "transformer", "steps": 100},
 ]

