@@ -19,8 +19,10 @@ from corollary.automata import (
     counter_head,
     eigen_angles,
     equivalent,
+    extract,
     fixed_head,
     from_automaton,
+    head_group,
     learn,
     length_accuracy,
     permutation_head,
@@ -159,6 +161,23 @@ def test_more_trained_snapped_certified(name):
     certificate, evidence = certify(model.snap(200), problem.automaton)
     assert certificate.rule == "automata.all_lengths"
     assert certificate.check(**evidence)
+
+
+def test_what_a_network_computes_is_extracted():
+    model, problem = trained("flip-flop", "stochastic", 4, steps=120)
+    found = extract(model, alphabet=problem.automaton.alphabet)
+    assert equivalent(found, problem.automaton).equal
+    assert found.states == 2
+    formulas = task("arithmetic", k=3).automaton
+    again = extract(from_automaton(formulas), domain=formulas)
+    assert again.states == formulas.states
+    assert equivalent(again, formulas).equal
+    head = disturbed(rotations(torch.tensor([[2 * torch.pi / 6]]).double()), torch.tensor([1.0, 0.0]).double(), 1e-3)
+    assert head_group(head.snap(6)).order == 6
+    assert extract(head, 6).states == 6
+    attending = RationalTransductor(TransductorConfig(vocab_size=2, classes=2), counter_head(2))
+    with pytest.raises(InvalidInputError, match="more than the state"):
+        extract(attending)
 
 
 def test_modular_arithmetic_is_only_asked_about_its_own_words():
