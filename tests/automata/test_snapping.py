@@ -20,6 +20,7 @@ from corollary.automata import (
     eigen_angles,
     equivalent,
     extract,
+    fit_read_out,
     fixed_head,
     from_automaton,
     head_group,
@@ -161,6 +162,25 @@ def test_more_trained_snapped_certified(name):
     certificate, evidence = certify(model.snap(200), problem.automaton)
     assert certificate.rule == "automata.all_lengths"
     assert certificate.check(**evidence)
+
+
+def test_a_head_behind_attention_is_snapped_by_a_read_out_of_its_own():
+    problem = task("cycle")
+    exact = rotations((2 * torch.pi / 5 * torch.tensor([-1.0, 0.0, 1.0]))[:, None].double())
+    noise = torch.linalg.matrix_exp(torch.tensor([[0.0, 1.0], [-1.0, 0.0]]).double())  # a plane that never closes
+    matrices = torch.stack([torch.block_diag(m, noise) for m in exact])
+    head = disturbed(matrices, torch.tensor([1.0, 0.0, 1.0, 0.0]).double(), 1e-3)
+    with pytest.raises(InvalidInputError, match="not near a finite automaton"):
+        snap(head, tolerance=0.05, limit=100)
+    answer = fit_read_out(head, problem)
+    found = head.snap(8, answer=answer)
+    V, n = 3, len(found.transitions)
+    answers = answer(found.vectors.repeat_interleave(V, 0), torch.arange(V).repeat(n), found.vectors).view(n, V)
+    certificate, evidence = certify(found, problem.automaton, read_out=answers.numpy())
+    assert certificate.rule == "automata.all_lengths"
+    assert certificate.check(**evidence).status is Status.HOLDS
+    with pytest.raises(InvalidInputError, match="symbols"):
+        fit_read_out(counter_head(2), problem)
 
 
 def test_what_a_network_computes_is_extracted():

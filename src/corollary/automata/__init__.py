@@ -39,6 +39,7 @@ _HOME = {
     "extract": "_extract",
     "families": "_families",
     "family": "_families",
+    "fit_read_out": "_read_outs",
     "fixed_head": "_heads",
     "formula_to_word": "_barrington",
     "from_automaton": "_exact_networks",
