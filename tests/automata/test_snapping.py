@@ -175,7 +175,8 @@ def test_a_head_behind_attention_is_snapped_by_a_read_out_of_its_own():
     answer = fit_read_out(head, problem)
     found = head.snap(8, answer=answer)
     V, n = 3, len(found.transitions)
-    answers = answer(found.vectors.repeat_interleave(V, 0), torch.arange(V).repeat(n), found.vectors).view(n, V)
+    before, after = found.vectors.repeat_interleave(V, 0), found.vectors[found.transitions.reshape(-1)]
+    answers = answer(before, torch.arange(V).repeat(n), after).view(n, V)
     certificate, evidence = certify(found, problem.automaton, read_out=answers.numpy())
     assert certificate.rule == "automata.all_lengths"
     assert certificate.check(**evidence).status is Status.HOLDS
