@@ -106,10 +106,10 @@ def _paper(found):
         keys = [k.removeprefix("transductor ") for k in rs[0] if k.startswith("transductor ") and "param" not in k]
         out += [f"{told}, two layers with attention, {len(rs)} seeds, percent (least seed):", ""]
         out += ["| | parameters | " + " | ".join(keys) + " |", "|---|---|" + "---|" * len(keys)]
-        for model in ("transductor", "transformer"):
-            cells = [[r[f"{model} {k}"] for r in rs] for k in keys]
-            shown = " | ".join(f"{np.mean(v):.1f} ({min(v):.1f})" for v in cells)
-            out.append(f"| {model} | {rs[0][f'{model} parameters']} | {shown} |")
+        for model, size in (("transductor", "transductor"), ("snapped", "transductor"), ("transformer", "transformer")):
+            cells = [[r[f"{model} {k}"] for r in rs if f"{model} {k}" in r] for k in keys]
+            shown = " | ".join(f"{np.mean(v):.1f} ({min(v):.1f})" if v else "–" for v in cells)
+            out.append(f"| {model} | {rs[0][f'{size} parameters']} | {shown} |")
         out.append("")
     rs = [r for c, r in found if c["experiment"] == "base2"]
     if rs:

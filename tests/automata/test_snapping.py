@@ -19,8 +19,11 @@ from corollary.automata import (
     counter_head,
     eigen_angles,
     equivalent,
+    extract,
+    fit_read_out,
     fixed_head,
     from_automaton,
+    head_group,
     learn,
     length_accuracy,
     permutation_head,
@@ -159,6 +162,43 @@ def test_more_trained_snapped_certified(name):
     certificate, evidence = certify(model.snap(200), problem.automaton)
     assert certificate.rule == "automata.all_lengths"
     assert certificate.check(**evidence)
+
+
+def test_a_head_behind_attention_is_snapped_by_a_read_out_of_its_own():
+    problem = task("cycle")
+    exact = rotations((2 * torch.pi / 5 * torch.tensor([-1.0, 0.0, 1.0]))[:, None].double())
+    noise = torch.linalg.matrix_exp(torch.tensor([[0.0, 1.0], [-1.0, 0.0]]).double())  # a plane that never closes
+    matrices = torch.stack([torch.block_diag(m, noise) for m in exact])
+    head = disturbed(matrices, torch.tensor([1.0, 0.0, 1.0, 0.0]).double(), 1e-3)
+    with pytest.raises(InvalidInputError, match="not near a finite automaton"):
+        snap(head, tolerance=0.05, limit=100)
+    answer = fit_read_out(head, problem)
+    found = head.snap(8, answer=answer)
+    V, n = 3, len(found.transitions)
+    before, after = found.vectors.repeat_interleave(V, 0), found.vectors[found.transitions.reshape(-1)]
+    answers = answer(before, torch.arange(V).repeat(n), after).view(n, V)
+    certificate, evidence = certify(found, problem.automaton, read_out=answers.numpy())
+    assert certificate.rule == "automata.all_lengths"
+    assert certificate.check(**evidence).status is Status.HOLDS
+    with pytest.raises(InvalidInputError, match="symbols"):
+        fit_read_out(counter_head(2), problem)
+
+
+def test_what_a_network_computes_is_extracted():
+    model, problem = trained("flip-flop", "stochastic", 4, steps=120)
+    found = extract(model, alphabet=problem.automaton.alphabet)
+    assert equivalent(found, problem.automaton).equal
+    assert found.states == 2
+    formulas = task("arithmetic", k=3).automaton
+    again = extract(from_automaton(formulas), domain=formulas)
+    assert again.states == formulas.states
+    assert equivalent(again, formulas).equal
+    head = disturbed(rotations(torch.tensor([[2 * torch.pi / 6]]).double()), torch.tensor([1.0, 0.0]).double(), 1e-3)
+    assert head_group(head.snap(6)).order == 6
+    assert extract(head, 6).states == 6
+    attending = RationalTransductor(TransductorConfig(vocab_size=2, classes=2), counter_head(2))
+    with pytest.raises(InvalidInputError, match="more than the state"):
+        extract(attending)
 
 
 def test_modular_arithmetic_is_only_asked_about_its_own_words():

@@ -196,17 +196,22 @@ def _as_logits(read_out: ArrayLike | None, table: np.ndarray) -> np.ndarray:
     if read_out is None:
         raise InvalidInputError("a head alone answers nothing; give `read_out`: the answer of every state")
     given = np.asarray(read_out)
-    n, V = table.shape
-    if given.shape == (n, V, given.shape[-1] if given.ndim == 3 else -1):
+    if given.ndim == 3 and given.shape[:2] == table.shape:
         return given.astype(np.float64)
-    if given.dtype == bool:
-        given = given.astype(np.int64)
+    answers = answers_of(given, table)
+    return np.eye(max(2, int(answers.max()) + 1))[answers]
+
+
+def answers_of(read_out: ArrayLike, table: np.ndarray) -> np.ndarray:
+    """(n, V) answers from those of the state after the symbol (n,), or of every state and symbol (n, V)."""
+    given = np.asarray(read_out)
+    given = given.astype(np.int64) if given.dtype == bool else given
+    n, V = table.shape
     if given.dtype.kind not in "iu" or given.shape not in ((n,), (n, V)) or given.min() < 0:
         raise InvalidInputError(
             f"`read_out` must be (n,) or (n, V) answers or (n, V, C) logits for {(n, V)}, got {given.shape}"
         )
-    answers = given[table] if given.ndim == 1 else given
-    return np.eye(max(2, int(answers.max()) + 1))[answers]
+    return given[table] if given.ndim == 1 else given
 
 
 def _told(symbols: list[Any]) -> str:

@@ -189,7 +189,7 @@ def _prepared(
         matrices = torch.cat([matrices, torch.eye(d, dtype=matrices.dtype, device=matrices.device)[None]])
         bias = None if bias is None else functional.pad(bias, (0, 0, 0, 1))
     h0 = initial.to(matrices.dtype).expand(len(symbols), d)
-    return matrices, symbols.T.contiguous(), h0, bias
+    return matrices, symbols.T.long().contiguous(), h0, bias
 
 
 def check_symbols(symbols: Tensor, V: int) -> None:
