@@ -199,7 +199,8 @@ class DeferralClassifier(ClassifierMixin, BaseEstimator):
             for stage in path:  # from the last one's best weights
                 history = fit_network(
                     self.network_, dense, self._objective(y, c, stage), held_out,
-                    rate=self.rate, optimizer=self.optimizer, epochs=self.epochs, batch=self.batch, share=0.15, seed=self.seed,
+                    rate=self.rate, optimizer=self.optimizer, epochs=self.epochs, batch=self.batch, share=0.15,
+                    seed=self.seed,
                 )  # fmt: skip
                 if min(history) < least:
                     least, self.stage_ = min(history), stage

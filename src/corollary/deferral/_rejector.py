@@ -283,7 +283,8 @@ class Rejector(ClassifierMixin, BaseEstimator):
                 self.network_, (dense - self.mean_) / self.spread_, loss,
                 lambda s, rows: rejection_cost(s[:, 0], target[rows], cost=self.cost_).item()
                 + 1e-3 * loss(s, rows).item(),
-                rate=self.rate, optimizer=self.optimizer, epochs=self.epochs, batch=self.batch, share=0.15, seed=self.seed,
+                rate=self.rate, optimizer=self.optimizer, epochs=self.epochs, batch=self.batch, share=0.15,
+                seed=self.seed,
             )  # fmt: skip
 
     def _solve(self, x: Any, loss: Callable[[torch.Tensor], torch.Tensor], start: Linear | None) -> Linear:

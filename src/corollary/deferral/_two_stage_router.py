@@ -33,7 +33,7 @@ class TwoStageRouter(BaseEstimator):
         prices: (K,) price of each expert, in the unit of the costs; None: all zero.
         hidden: width of the two layers of "mlp".
         iterations: of L-BFGS at most.
-        epochs, rate, optimizer, batch: for networks; the optimizer is "adam" or another name of `make_optimizer` ("leon").
+        epochs, rate, optimizer, batch: for networks; "adam" or another name of `make_optimizer`, like "leon".
         seed: of networks.
 
     Raises:

@@ -8,7 +8,9 @@ from corollary.errors import InvalidInputError
 from corollary.optim import make_optimizer
 
 
-def prepare(accelerator: Any, model: nn.Module, *others: Any, name: str = "leon", lr: float = 1e-3, **options: Any) -> Any:
+def prepare(
+    accelerator: Any, model: nn.Module, *others: Any, name: str = "leon", lr: float = 1e-3, **options: Any
+) -> Any:
     """`accelerator.prepare` of a model with an optimizer of this library.
 
     Args:

@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer (transformers 5): its optimizer factory gets the whole model, so that the graph can be read."""
+"""Hugging Face's Trainer (transformers 5): its optimizer factory gets the whole model and can read its graph."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from corollary.optim import make_optimizer
 
 
 class HuggingFaceOptimizer:
-    """An optimizer factory for `Trainer(optimizer_cls_and_kwargs=(HuggingFaceOptimizer, {"name": "leon", "lr": 1e-3}))`.
+    """Optimizer factory: `Trainer(optimizer_cls_and_kwargs=(HuggingFaceOptimizer, {"name": "leon", "lr": 1e-3}))`.
 
-    The Trainer makes one and calls it with the model and the other keywords; one optimizer object comes back, whose state
-    and rates the Trainer saves and schedules like any other's.
+    The Trainer makes one and calls it with the model and the other keywords; one optimizer object comes back, whose
+    state and rates the Trainer saves and schedules like any other's.
 
     Guarantee: that of the optimizer; refuses models whose matrices it would not touch.
 

@@ -186,7 +186,12 @@ def train_metro(
     states = []
     level, costs, budget = m.span(prevalence)[0], Costs(1.0, 1.0), pretrain
     for turn in range(rounds + 1):
-        options: dict[str, Any] = {"surrogate": surrogate, "lr": lr, "weight_decay": weight_decay, "optimizer": optimizer}
+        options: dict[str, Any] = {
+            "surrogate": surrogate,
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "optimizer": optimizer,
+        }
         train_epochs(module, rows, truth, costs=costs, epochs=budget, generator=generator, **options)
         levels.append(level)
         values.append(float(m.value(confusion(np.asarray(y_validation), module_scores(module, X_validation) > 0))))

@@ -201,7 +201,9 @@ class _Run:
             )
         arrays = _storage.read_arrays(self.folder, header)
         states = {name: arrays.pop(name) for name in list(arrays) if name.startswith("optimizer.")}
-        parts = ["weight", *(["mean", "square"] if self.plain else [])] + ["best"] * (header.get("best_loss") is not None)
+        parts = ["weight", *(["mean", "square"] if self.plain else [])] + ["best"] * (
+            header.get("best_loss") is not None
+        )
         expected = {
             f"{part}.{n}": tuple(p.shape) for part in parts for n, p in zip(self.names, self.weights, strict=True)
         }
@@ -223,7 +225,9 @@ class _Run:
         self.best = part("best") if "best" in parts else None
         if not self.plain:
             try:
-                unpack_state(self.optimizer, {n.partition(".")[2]: _tensor(n, a) for n, a in states.items()}, header["optimizer"])
+                unpack_state(
+                    self.optimizer, {n.partition(".")[2]: _tensor(n, a) for n, a in states.items()}, header["optimizer"]
+                )
             except (KeyError, TypeError, ValueError):
                 raise InvalidFileError(path, "not a whole checkpoint", "give an empty folder") from None
             return

@@ -26,7 +26,8 @@ def make_optimizer(
     Matrix rules take `scale="match_rms_adamw"`, so that one `lr` and one schedule serve all names.
 
     Args:
-        name: "adamw", "adam", "leon", "pion", "muon", "soap", "one_sided_shampoo"; or a function (parameters, lr=) -> optimizer.
+        name: "adamw", "adam", "leon", "pion", "muon", "soap", "one_sided_shampoo"; or a function
+            (parameters, lr=) -> optimizer.
         module: the network, or a list of parameters or groups.
         lr: step size as AdamW would have it.
         weight_decay: decoupled, of all parameters.
@@ -55,7 +56,7 @@ def make_optimizer(
     if callable(name):
         return name(params, lr=lr)
     if name in ("adam", "adamw"):
-        own = {} if betas is None else {"betas": betas}
+        own: dict[str, Any] = {} if betas is None else {"betas": betas}
         plain = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
         return plain(params, lr=lr, weight_decay=weight_decay, **own, **options)
     classes: dict[str, Any] = {"leon": Leon, "pion": Pion, "muon": Muon, "soap": SOAP}
