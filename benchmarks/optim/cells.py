@@ -1,4 +1,4 @@
-"""Benchmark of `corollary.optim`: networks at equal sweeps, the paper's experiment, regret, stationarity, accuracy, speed.
+"""Benchmark of `corollary.optim`: networks at equal sweeps, the paper's experiment and theorems, accuracy, speed.
 
 Cells by `data`: the networks of `networks.py`; `ripples` (section 5), `regret` (the race of 4.2), `rounds` (time of a
 round beside FTRL's and Shampoo's projections), `stationarity` (theorem 13), `accuracy` (the tables of 3.6), all in
@@ -11,13 +11,15 @@ from pathlib import Path
 
 def beside(name):
     """A module of this folder, which is no package."""
-    spec = importlib.util.spec_from_file_location(f"corollary_bench_optim_{name}", Path(__file__).with_name(f"{name}.py"))
+    spec = importlib.util.spec_from_file_location(
+        f"corollary_bench_optim_{name}", Path(__file__).with_name(f"{name}.py")
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-PARTS = [beside(n) for n in ("theory", "speed", "networks")]  # CELLS, MORE, QUICK, run(cell), table(records)
+PARTS = [beside(n) for n in ("speed", "theory", "networks")]  # CELLS, MORE, QUICK, run(cell), table(records)
 QUICK = [cell for part in PARTS for cell in part.QUICK]
 DEFAULT = [cell for part in PARTS for cell in part.CELLS]
 FULL = [*DEFAULT, *(cell for part in PARTS for cell in part.MORE if cell not in part.CELLS)]

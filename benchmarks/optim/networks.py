@@ -25,8 +25,9 @@ AUXILIARY = 3e-3
 SLOW = "pion-32"  # 32 polar factors a step: by default on the digits only
 CELLS = [
     {"data": d, "optimizer": o, "seed": s}
+    for part in (DATA[:2], DATA[2:])  # the digits first: seconds a cell
     for s in SEEDS
-    for d in DATA
+    for d in part
     for o in OPTIMIZERS
     if o != SLOW or d.startswith("digits")
 ]
@@ -134,8 +135,7 @@ def load(data, seed):
     kind, net = data.split("-")
     X, y, Xt, yt = digits() if kind == "digits" else cifar()
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randint(len(X), (STEPS[data] if data in STEPS else 1000, 128), generator=generator)
-    order = order if len(order) >= 1000 else torch.randint(len(X), (1000, 128), generator=generator)
+    order = torch.randint(len(X), (1000, 128), generator=generator)
     model = {"mlp": mlp, "conv": conv}[net]
 
     return {

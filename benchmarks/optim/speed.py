@@ -108,7 +108,9 @@ def memory(cell):
 def table(records):
     by = {}
     for r in records:
-        by.setdefault(r["cell"]["data"], []).append(r["result"] | {"shape": f"{r['cell'].get('m')} x {r['cell'].get('n')}"})
+        by.setdefault(r["cell"]["data"], []).append(
+            r["result"] | {"shape": f"{r['cell'].get('m')} x {r['cell'].get('n')}"}
+        )
     lines = []
     if "speed" in by:
         lines += ["Milliseconds of one step on one matrix, interleaved, minima:", ""]

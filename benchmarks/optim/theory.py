@@ -5,9 +5,7 @@ import time
 import numpy as np
 
 SEEDS = (0, 1, 2, 3)
-RIPPLES = (
-    *("muon", "leon eta=1", "leon eta=.3", "leon .9/.81", "pion k=1", "pion k=8", "pion k=32"),
-)
+RIPPLES = (*("muon", "leon eta=1", "leon eta=.3", "leon .9/.81", "pion k=1", "pion k=8", "pion k=32"),)
 CELLS = [
     *({"data": "ripples", "seed": s} for s in SEEDS),
     *({"data": "regret", "seed": s} for s in range(3)),
@@ -111,29 +109,27 @@ def regret(cell):
 
 
 def rounds(cell):
-    """Milliseconds of one round (update and action), n = 2 m, after ten rounds; projections to a relative gap of 1e-4."""
+    """Milliseconds of a round (update and action), n = 2 m; projections to a relative gap of 1e-4."""
     from corollary.optim import FAML, FTPL, FTRL, OneSidedShampooOGD, ShampooOGD
 
     m = cell["m"]
     rng = np.random.default_rng(0)
     G = rng.standard_normal((16, m, 2 * m))
     G /= np.linalg.norm(G, 2, axis=(1, 2))[:, None, None]
-    found = {}
     learners = {
         "FAML": FAML(G.shape[1:]), "FTPL k=1": FTPL(G.shape[1:], samples=1), "FTRL": FTRL(G.shape[1:], tolerance=1e-4),
         "one-sided Shampoo": OneSidedShampooOGD(G.shape[1:], tolerance=1e-4),
         "Shampoo": ShampooOGD(G.shape[1:], tolerance=1e-4),
     }  # fmt: skip
     count = 12 if m <= 128 else 4 if m == 256 else 2
-    for name, learner in learners.items():
-        times = []
-        for t in range(count):
+    times = {name: [] for name in learners}
+    for t in range(count):
+        for name, learner in learners.items():
             begun = time.perf_counter()
             learner.update(G[t])
             learner.predict()
-            times.append(time.perf_counter() - begun)
-        found[name] = round(1e3 * min(times[count // 2 :]), 3)
-    return found
+            times[name].append(time.perf_counter() - begun)
+    return {name: round(1e3 * min(v[count // 2 :]), 3) for name, v in times.items()}
 
 
 def stationarity(cell):
@@ -169,11 +165,7 @@ def stationarity(cell):
 
 
 def stall(seed):
-    """A stream on which Muon's iterates stall: f(W) = |w1| with gradients whose sign alternates against the leader.
-
-    W = (w1, w2) as a 1 x 2 matrix, f = |w1| + noise of an adversary on w2 that alternates: follow the leader swings with
-    full steps where the smoothed learner damps them.
-    """
+    """A stream on which Muon stalls: |w1| + |w2|, noise five times the slope: it takes full steps for ever."""
     import torch
 
     from corollary.optim import Leon, Muon
@@ -245,7 +237,9 @@ def table(records):
     lines = []
     if "ripples" in by:
         results = [r["result"] for r in by["ripples"]]
-        lines += [f"Ripples (section 5), {len(results)} seeds, mean loss of the last 50 of 200 steps; below, in italics,"]
+        lines += [
+            f"Ripples (section 5), {len(results)} seeds, mean loss of the last 50 of 200 steps; below, in italics,"
+        ]
         lines += ["the reproduction in our notes:", "", "| rate | " + " | ".join(RIPPLES) + " |", "|---|" + "---|" * 7]
         for lr, noted in PAPER.items():
             cells = [[r[f"{lr} {name}"] for r in results] for name in RIPPLES]
@@ -283,8 +277,14 @@ def _stationarity_table(results):
     rounds_ = sorted({int(k.split()[1]) for k in results[0] if k.startswith("faml")})
     means = {name: [np.mean([r[f"{name} {T}"] for r in results]) for T in rounds_] for name in ("faml", "ftl")}
     slopes = {name: np.polyfit(np.log(rounds_), np.log(v), 1)[0] for name, v in means.items()}
-    lines = [f"Nuclear norm of the mean gradient in theory mode (rho = 1, 1 - beta = T^(-2/3)), {len(results)} seeds:", ""]
-    lines += ["| T | " + " | ".join(map(str, rounds_)) + " | slope (theory -1/3) |", "|---|" + "---|" * (len(rounds_) + 1)]
+    lines = [
+        f"Nuclear norm of the mean gradient in theory mode (rho = 1, 1 - beta = T^(-2/3)), {len(results)} seeds:",
+        "",
+    ]
+    lines += [
+        "| T | " + " | ".join(map(str, rounds_)) + " | slope (theory -1/3) |",
+        "|---|" + "---|" * (len(rounds_) + 1),
+    ]
     for name, told in (("faml", "Leon's learner"), ("ftl", "Muon's learner")):
         lines.append(f"| {told} | " + " | ".join(f"{v:.3f}" for v in means[name]) + f" | {slopes[name]:.2f} |")
     leon, muon = (np.mean([r[f"stall {name}"] for r in results]) for name in ("leon", "muon"))

@@ -91,7 +91,7 @@ def test_muon_is_torchs(shape):
     theirs, _ = walk(lambda p: torch.optim.Muon(p, lr=0.1, weight_decay=0.0), shape, dtype=torch.float32)
     start = normal(0, *shape).float()
     ours, theirs = ours - start, theirs - start
-    # torch iterates in bfloat16 and divides by the Frobenius norm, ours by a tighter one: the same factor, other ripples
+    # torch iterates in bfloat16 and divides by the Frobenius norm, ours by a tighter one: one factor, other ripples
     assert float((ours - theirs).norm() / theirs.norm()) < 0.25
     exact, _ = walk(lambda p: Muon(p, lr=0.1, method="eigh"), shape)
     assert float((ours.double() - (exact - normal(0, *shape))).norm() / ours.norm()) < 0.25
@@ -159,7 +159,10 @@ def test_convolutions_stacks_and_splits_are_their_matrices():
 def test_a_bare_list_is_divided_and_each_part_has_its_settings():
     p, b, c = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2, 2, 3, 3))
     optimizer = Leon([p, b, c], lr=0.1, adamw_lr=0.01, adamw_weight_decay=0.5)
-    assert [(g["rule"], len(g["params"]), g["lr"]) for g in optimizer.param_groups] == [("matrix", 1, 0.1), ("adamw", 2, 0.01)]
+    assert [(g["rule"], len(g["params"]), g["lr"]) for g in optimizer.param_groups] == [
+        ("matrix", 1, 0.1),
+        ("adamw", 2, 0.01),
+    ]
     twin = nn.Parameter(torch.ones(3))
     adamw = torch.optim.AdamW([twin], lr=0.01, betas=(0.9, 0.95), weight_decay=0.5)
     for t in range(3):
@@ -369,7 +372,12 @@ def test_the_suite_catches():
     with pytest.raises(InvalidInputError, match="no check"):
         check_optimizer(torch.optim.SGD, only=["magic"])
     told = {"not finite": "AdamW takes what it is given"}
-    assert check_optimizer(lambda p: torch.optim.AdamW(p, lr=0.05), only=["convex", "not finite"], expected_failures=told)["convex"] == "passed"
+    assert (
+        check_optimizer(lambda p: torch.optim.AdamW(p, lr=0.05), only=["convex", "not finite"], expected_failures=told)[
+            "convex"
+        ]
+        == "passed"
+    )
 
 
 def test_one_function_for_every_name():

@@ -82,7 +82,7 @@ def test_a_tied_output_is_an_embedding():
             self.inner = nn.Linear(4, 4)
             self.out.weight = self.tokens.weight
 
-    assert [(r.name, r.reason) for r in split_module(Tied(), head=None).rows][0] == ("out.weight", "embedding")
+    assert next((r.name, r.reason) for r in split_module(Tied(), head=None).rows) == ("out.weight", "embedding")
 
 
 def test_names_decide_where_the_user_says_so():
@@ -92,7 +92,7 @@ def test_names_decide_where_the_user_says_so():
     assert rules(split_module(model, head=None))["2.weight"] == "matrix"
     assert rules(split_module(model, head="0"))["0.weight"] == "adamw"
     for options in ({"adamw": ["nothing"]}, {"splits": {"qkv": 3}}, {"head": "nothing"}):
-        with pytest.raises(InvalidInputError, match="nothing|qkv"):
+        with pytest.raises(InvalidInputError, match=r"nothing|qkv"):
             split_module(model, **options)
 
 

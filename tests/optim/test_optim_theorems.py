@@ -115,7 +115,9 @@ def test_the_race_of_the_specification():
 # admissibility
 
 
-@pytest.mark.parametrize(("potential", "shape"), [(Hyperbolic(), (3, 5)), (Hyperbolic(), (2, 2)), (Regularised(), (2, 4))])
+@pytest.mark.parametrize(
+    ("potential", "shape"), [(Hyperbolic(), (3, 5)), (Hyperbolic(), (2, 2)), (Regularised(), (2, 4))]
+)
 def test_smoothings_are_admissible_and_their_constants_tight(potential, shape):
     draws = 12 if isinstance(potential, Regularised) else 300
     potential = Regularised(1e-9) if isinstance(potential, Regularised) else potential
@@ -229,7 +231,7 @@ def test_discounted_sums_are_the_learner_on_rescaled_losses():
 
 
 def test_proposition_25_bounds_the_mean_gradient():
-    """Exact gradients of a smooth convex loss: the weighted mean over t of the dual norms, by regrets and the descent."""
+    """Exact gradients of a smooth convex loss: the weighted mean over t of the dual norms, by regret and descent."""
     beta, rho, T = 0.8, 1.0, 60
     target = normal(9, 2, 4)
 
@@ -285,7 +287,9 @@ def test_limits_of_eta(m, n):
 def test_one_row_is_a_normalised_step():
     g = normal(3, 10, 1, 5)
     S, v, eta = g.sum(0), float(g.square().sum()), 0.6
-    assert torch.allclose(leon_direction(S, torch.tensor([[v]]).double(), eta=eta), S / (S.square().sum() + v / eta**2).sqrt())
+    assert torch.allclose(
+        leon_direction(S, torch.tensor([[v]]).double(), eta=eta), S / (S.square().sum() + v / eta**2).sqrt()
+    )
 
 
 def test_diagonal_gradients_are_a_smoothed_sign():

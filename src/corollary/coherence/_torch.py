@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from corollary.errors import InvalidInputError
+from corollary.optim import make_optimizer
 
 AT_ONCE = 1024
 
@@ -26,7 +27,8 @@ class ModuleClassifier(ClassifierMixin, BaseEstimator):
         module: from a float32 batch (n, ...) to logits (n, K); copied before it is trained.
         classes: labels in the order of the logits; None for 0 to K - 1.
         epochs: passes over the data; batch_size: rows a step.
-        learning_rate, weight_decay: of AdamW, with a cosine schedule.
+        learning_rate, weight_decay: as of AdamW, with a one-cycle schedule.
+        optimizer: a name of `corollary.optim.make_optimizer`, e.g. "leon".
         seed: of the order.
 
     Attributes:
@@ -55,10 +57,12 @@ class ModuleClassifier(ClassifierMixin, BaseEstimator):
         batch_size: int = 128,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-2,
+        optimizer: str = "adamw",
         seed: int = 0,
     ) -> None:
         self.module, self.classes, self.epochs, self.batch_size = module, classes, epochs, batch_size
         self.learning_rate, self.weight_decay, self.seed = learning_rate, weight_decay, seed
+        self.optimizer = optimizer
 
     @property
     def module_(self) -> nn.Module:
@@ -94,7 +98,8 @@ class ModuleClassifier(ClassifierMixin, BaseEstimator):
         generator = torch.Generator().manual_seed(int(self.seed))
         inputs = torch.from_numpy(np.stack([np.asarray(v, dtype=np.float32) for v in views]))
         target = torch.from_numpy(np.asarray(probs, dtype=np.float32))
-        optimiser = torch.optim.AdamW(net.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        rates = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        optimiser = make_optimizer(self.optimizer, net, seed=int(self.seed), **rates)
         steps = self.epochs * -(-len(target) // self.batch_size)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=self.learning_rate, total_steps=max(steps, 2))
         net.train()

@@ -44,7 +44,7 @@ class DeferralClassifier(ClassifierMixin, BaseEstimator):
         model: "linear" (sparse or dense features), "mlp", or a function `(d, classes + J) -> torch.nn.Module`.
         l2: penalty on the weights of the linear model, 1 / C in scikit-learn's terms.
         iterations: of L-BFGS at most, each stage.
-        hidden, epochs, rate, batch, seed: of networks, as in `TwoStageRouter`; epochs of each stage.
+        hidden, epochs, rate, optimizer, batch, seed: of networks, as in `TwoStageRouter`; epochs of each stage.
 
     Raises:
         InvalidInputError: for features, labels or costs that do not fit together, NaN, or an unknown loss.
@@ -73,11 +73,13 @@ class DeferralClassifier(ClassifierMixin, BaseEstimator):
         hidden: int = 64,
         epochs: int = 40,
         rate: float = 3e-3,
+        optimizer: str = "adam",
         batch: int = 256,
         seed: int = 0,
     ) -> None:
         self.loss, self.q, self.model, self.l2, self.iterations = loss, q, model, l2, iterations
         self.hidden, self.epochs, self.rate, self.batch, self.seed = hidden, epochs, rate, batch, seed
+        self.optimizer = optimizer
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -197,7 +199,8 @@ class DeferralClassifier(ClassifierMixin, BaseEstimator):
             for stage in path:  # from the last one's best weights
                 history = fit_network(
                     self.network_, dense, self._objective(y, c, stage), held_out,
-                    rate=self.rate, epochs=self.epochs, batch=self.batch, share=0.15, seed=self.seed,
+                    rate=self.rate, optimizer=self.optimizer, epochs=self.epochs, batch=self.batch, share=0.15,
+                    seed=self.seed,
                 )  # fmt: skip
                 if min(history) < least:
                     least, self.stage_ = min(history), stage

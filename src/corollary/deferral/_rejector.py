@@ -50,7 +50,7 @@ class Rejector(ClassifierMixin, BaseEstimator):
         coverage: share to be accepted, for "selective".
         model: "linear", "mlp", or a function `(d, 1) -> torch.nn.Module`.
         l2: penalty on the weights, 1 / C in scikit-learn's terms, in the score's own unit 1 / (alpha / 2 + beta).
-        hidden, epochs, rate, batch: of networks.
+        hidden, epochs, rate, optimizer, batch: of networks, as in `TwoStageRouter`.
         iterations: of L-BFGS at most.
         seed: of networks and of held-out rows.
 
@@ -91,12 +91,14 @@ class Rejector(ClassifierMixin, BaseEstimator):
         iterations: int = 200,
         epochs: int = 60,
         rate: float = 3e-3,
+        optimizer: str = "adam",
         batch: int = 128,
         seed: int = 0,
     ) -> None:
         self.cost, self.error, self.loss, self.alpha, self.coverage = cost, error, loss, alpha, coverage
         self.model, self.l2, self.hidden, self.iterations = model, l2, hidden, iterations
         self.epochs, self.rate, self.batch, self.seed = epochs, rate, batch, seed
+        self.optimizer = optimizer
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -281,7 +283,8 @@ class Rejector(ClassifierMixin, BaseEstimator):
                 self.network_, (dense - self.mean_) / self.spread_, loss,
                 lambda s, rows: rejection_cost(s[:, 0], target[rows], cost=self.cost_).item()
                 + 1e-3 * loss(s, rows).item(),
-                rate=self.rate, epochs=self.epochs, batch=self.batch, share=0.15, seed=self.seed,
+                rate=self.rate, optimizer=self.optimizer, epochs=self.epochs, batch=self.batch, share=0.15,
+                seed=self.seed,
             )  # fmt: skip
 
     def _solve(self, x: Any, loss: Callable[[torch.Tensor], torch.Tensor], start: Linear | None) -> Linear:

@@ -14,6 +14,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from corollary.errors import InvalidInputError
+from corollary.optim import make_optimizer
 
 Loss = Callable[[Tensor], Tensor]  # scores (N, K) -> scalar
 
@@ -88,8 +89,9 @@ def fit_network(
     share: float,
     seed: int,
     patience: int = 5,
+    optimizer: str = "adam",
 ) -> list[float]:
-    """Train a network in place by Adam; keep the epoch of least held-out cost.
+    """Train a network in place; keep the epoch of least held-out cost.
 
     Args:
         network: maps (B, d) to (B, K) scores.
@@ -100,6 +102,7 @@ def fit_network(
         share: of the rows held out for early stopping.
         seed: of the split and of the order.
         patience: epochs without a better one after which training stops.
+        optimizer: "adam" or another name of `corollary.optim.make_optimizer`.
 
     Returns:
         The held-out cost after every epoch.
@@ -121,7 +124,7 @@ def fit_network(
     outside, inside = order[:kept_out], order[kept_out:]
     if not kept_out:
         outside = inside
-    solver = torch.optim.Adam(network.parameters(), lr=rate)
+    solver = make_optimizer(optimizer, network, lr=rate, seed=seed)
     best, state, history = float("inf"), None, []
     for _ in range(epochs):
         network.train()

@@ -34,7 +34,7 @@ class TwoStageRouter(BaseEstimator):
         prices: (K,) price of each expert, in the unit of the costs; None: all zero.
         hidden: width of the two layers of "mlp".
         iterations: of L-BFGS at most.
-        epochs, rate, batch: of Adam, for networks.
+        epochs, rate, optimizer, batch: for networks; "adam" or another name of `make_optimizer`, like "leon".
         seed: of networks.
 
     Raises:
@@ -64,11 +64,13 @@ class TwoStageRouter(BaseEstimator):
         iterations: int = 100,
         epochs: int = 40,
         rate: float = 3e-3,
+        optimizer: str = "adam",
         batch: int = 256,
         seed: int = 0,
     ) -> None:
         self.loss, self.model, self.q, self.l2, self.prices = loss, model, q, l2, prices
         self.hidden, self.iterations, self.epochs, self.rate, self.batch = hidden, iterations, epochs, rate, batch
+        self.optimizer = optimizer
         self.seed = seed
 
     def __sklearn_tags__(self) -> Any:
@@ -182,6 +184,7 @@ class TwoStageRouter(BaseEstimator):
             soft,
             lambda s, rows: two_stage_cost(s, filled[rows].to(s.dtype)).item() + 1e-3 * soft(s, rows).item(),
             rate=self.rate,
+            optimizer=self.optimizer,
             epochs=self.epochs,
             batch=self.batch,
             share=0.15,

@@ -25,6 +25,7 @@ from corollary.gating._gate_batches import Batches
 from corollary.gating._gate_features import FeatureSettings, StreamFeatures, corpus_features
 from corollary.gating._prefix_gates import log_mix
 from corollary.gating._scores import STATISTICS, ExpertScores, blocks
+from corollary.optim import make_optimizer
 from corollary.runs import read_json, read_tensors, write_json, write_tensors
 
 FORMAT = 1
@@ -46,7 +47,8 @@ class CausalGate:
         steps: optimisation steps; 800 take seconds.
         batch: tokens a step, drawn at random over the corpus.
         learning_rate: peak of the one-cycle schedule.
-        weight_decay: of AdamW.
+        weight_decay: decoupled.
+        optimizer: a name of `corollary.optim.make_optimizer`, e.g. "leon".
         features: rates and decays of the features.
         device: where the network is trained; it is kept on the CPU afterwards.
         seed: of initialisation and batches.
@@ -75,6 +77,7 @@ class CausalGate:
         batch: int = 4096,
         learning_rate: float = 3e-3,
         weight_decay: float = 0.01,
+        optimizer: str = "adamw",
         features: FeatureSettings | None = None,
         device: str | torch.device = "cpu",
         seed: int = 0,
@@ -82,7 +85,7 @@ class CausalGate:
         if network not in networks.NETWORKS:
             raise InvalidInputError(f"`network` must be one of {', '.join(networks.NETWORKS)}, got {network!r}")
         self.network, self.hidden, self.steps, self.batch = network, hidden, steps, batch
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.learning_rate, self.weight_decay, self.optimizer = learning_rate, weight_decay, optimizer
         self.features = features or FeatureSettings()
         self.device, self.seed = device, seed
         self.network_: networks.CausalNetwork | None = None
@@ -135,7 +138,8 @@ class CausalGate:
         network.mean.copy_(torch.from_numpy(probe.mean(0)[:read]))
         network.spread.copy_(torch.from_numpy(np.maximum(probe.std(0), 0.05)[:read]))
         network.to(self.device)
-        optimizer = torch.optim.AdamW(network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        rates = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        optimizer = make_optimizer(self.optimizer, network, seed=self.seed, **rates)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=self.steps)
         base, running = self._base(), 0.0
         for step in range(self.steps):

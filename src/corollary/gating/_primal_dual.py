@@ -24,6 +24,7 @@ from corollary.gating._game import Game, TabularDual
 from corollary.gating._gates import NetworkGate, TabularGate
 from corollary.gating._normaliser import estimate, log_density, per_expert_ratios, pooled_ratios
 from corollary.gating._rows import Rows, Samples
+from corollary.optim import make_optimizer
 
 CHUNK, CHUNK_DOCUMENTS = 65536, 512  # rows whose hidden layers are held at once
 COLUMNS = (
@@ -50,6 +51,7 @@ class Settings:
     multiplier_cap: float
     decay: float
     checkpoints: int
+    optimizer: str = "adamw"
 
 
 class PrimalDual:
@@ -67,7 +69,8 @@ class PrimalDual:
         if isinstance(gate, TabularGate):
             self.average["log_weights"].exp_()
         else:
-            self.optimizer = torch.optim.AdamW(gate.parameters(), lr=settings.rate)
+            decay = {"weight_decay": 0.01} if settings.optimizer == "adamw" else {}  # torch's own default
+            self.optimizer = make_optimizer(settings.optimizer, gate, lr=settings.rate, seed=seed, **decay)
         self._restart()
 
     def _restart(self) -> None:
@@ -274,7 +277,7 @@ class PrimalDual:
         state |= {f"history.{n}": torch.tensor(v, dtype=torch.float64) for n, v in self.history.items()}
         if not isinstance(self.gate, TabularGate):
             for i, slots in self.optimizer.state_dict()["state"].items():
-                state |= {f"optimizer.{i}.{n}": t for n, t in slots.items()}
+                state |= {f"optimizer.{i}.{n}": torch.as_tensor(t) for n, t in slots.items()}
         return {n: t.clone() for n, t in state.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -295,6 +298,7 @@ class PrimalDual:
             slots: dict[int, dict[str, Any]] = {}
             for name, value in part("optimizer.").items():
                 index, slot = name.split(".", 1)
-                slots.setdefault(int(index), {})[slot] = value.reshape(()) if slot == "step" else value
+                plain = value.reshape(()) if slot == "step" else float(value) if slot in ("unit", "skipped") else value
+                slots.setdefault(int(index), {})[slot] = plain
             groups = self.optimizer.state_dict()["param_groups"]
             self.optimizer.load_state_dict({"state": slots, "param_groups": groups})

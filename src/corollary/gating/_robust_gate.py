@@ -61,7 +61,8 @@ class RobustGate:
         steps: training steps.
         batch_size: rows per domain and step; None uses all rows.
         sample_batch_size: samples a step; None uses all.
-        rate: AdamW rate of a network; for a tabular gate the mirror step is `rate * states / sqrt(t)`. None: 3e-3 or
+        optimizer: of a network, a name of `corollary.optim.make_optimizer`, e.g. "leon".
+        rate: of a network; for a tabular gate the mirror step is `rate * states / sqrt(t)`. None: 3e-3 or
             0.5.
         rate_mixture: step of the mixture, over sqrt(t) and over the largest spread of payoffs seen (at least 1).
         rate_multiplier: step of mu, over sqrt(t).
@@ -120,6 +121,7 @@ class RobustGate:
         mixtures: ArrayLike | None = None,
         diversity: ArrayLike | None = None,
         checkpoints: int = 20,
+        optimizer: str = "adamw",
     ) -> None:
         for name, value, allowed in (
             ("gate", gate, ("network", "tabular", *ENCODERS)),
@@ -142,6 +144,7 @@ class RobustGate:
             sample_batch_size=sample_batch_size, rate=step,
             rate_mixture=rate_mixture, rate_multiplier=rate_multiplier, rho=rho, gate_floor=gate_floor,
             mixture_floor=mixture_floor, multiplier_cap=multiplier_cap, decay=decay, checkpoints=checkpoints,
+            optimizer=optimizer,
         )  # fmt: skip
 
     @property

@@ -18,6 +18,7 @@ from corollary.losses._balanced_modules import GCALoss, GLALoss, IMMAXLoss
 from corollary.losses._comp_sum import CompSumLoss
 from corollary.losses._margin_modules import FocalLoss
 from corollary.losses._module import SurrogateLoss
+from corollary.optim import make_optimizer
 
 Counts = np.ndarray
 LOSSES: dict[str, Callable[[Counts], SurrogateLoss]] = {
@@ -42,7 +43,8 @@ class SurrogateClassifier(ClassifierMixin, BaseEstimator):
             `"focal"`), a loss module, or a function from the training counts (n,) to one, for other options.
         hidden: widths of hidden layers; () for a linear model.
         epochs: passes over the data; batch_size: rows a step.
-        learning_rate, weight_decay: of AdamW, with a cosine schedule.
+        learning_rate, weight_decay: as of AdamW, with a cosine schedule.
+        optimizer: a name of `corollary.optim.make_optimizer`, e.g. "leon".
         seed: of initial weights and order.
 
     Attributes:
@@ -74,10 +76,12 @@ class SurrogateClassifier(ClassifierMixin, BaseEstimator):
         batch_size: int = 128,
         learning_rate: float = 0.01,
         weight_decay: float = 0.01,
+        optimizer: str = "adamw",
         seed: int = 0,
     ) -> None:
         self.loss, self.hidden, self.epochs, self.batch_size = loss, hidden, epochs, batch_size
         self.learning_rate, self.weight_decay, self.seed = learning_rate, weight_decay, seed
+        self.optimizer = optimizer
 
     def fit(self, X: Any, y: Any) -> "SurrogateClassifier":
         """Train on (N, d) features and (N,) labels."""
@@ -90,7 +94,8 @@ class SurrogateClassifier(ClassifierMixin, BaseEstimator):
         self.loss_ = self._make_loss()
         generator = torch.Generator().manual_seed(int(self.seed))
         self.module_: nn.Sequential = self._network(X.shape[1], generator)
-        optimiser = torch.optim.AdamW(self.module_.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        rates = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        optimiser = make_optimizer(self.optimizer, self.module_, seed=int(self.seed), **rates)
         batches = -(-len(X) // self.batch_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.epochs * batches)
         x, t = torch.from_numpy(X), torch.from_numpy(labels)

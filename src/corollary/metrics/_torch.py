@@ -23,6 +23,7 @@ from corollary.metrics._metric import Costs, confusion, get_metric
 from corollary.metrics._posterior import PROPER, weighted_posterior
 from corollary.metrics._search import SearchResult
 from corollary.metrics._surrogates import check_surrogate
+from corollary.optim import make_optimizer
 
 BATCH = 256  # at most; small tables get ten batches an epoch
 SCORED_AT_ONCE = 8192
@@ -96,16 +97,17 @@ def train_epochs(
     surrogate: str = "logistic",
     lr: float = 1e-2,
     weight_decay: float = 1e-4,
+    optimizer: str = "adamw",
 ) -> nn.Module:
-    """Train `module` in place for some epochs of AdamW on the cost-weighted surrogate."""
-    optimizer = torch.optim.AdamW(module.parameters(), lr=lr, weight_decay=weight_decay)
+    """Train `module` in place for some epochs on the cost-weighted surrogate."""
+    solver = make_optimizer(optimizer, module, lr=lr, weight_decay=weight_decay)
     module.train()
     for _ in range(epochs):
         for rows in torch.randperm(len(X), generator=generator).split(min(BATCH, max(1, len(X) // 10))):
-            optimizer.zero_grad()
+            solver.zero_grad()
             loss = cost_sensitive_loss(module(X[rows]).reshape(-1), y[rows], costs=costs, surrogate=surrogate)
             loss.backward()
-            optimizer.step()
+            solver.step()
     return module
 
 
@@ -134,6 +136,7 @@ def train_metro(
     momentum: float = 0.5,
     lr: float = 1e-2,
     weight_decay: float = 1e-4,
+    optimizer: str = "adamw",
     seed: int = 0,
 ) -> SearchResult:
     r"""The deep version: pretrain plainly, then rounds of training at the level that validation has reached.
@@ -150,7 +153,7 @@ def train_metro(
         rounds: outer rounds; 3 to 5 do.
         epochs: epochs a round.
         momentum: \(\mu\), what the level keeps of itself.
-        lr, weight_decay: of AdamW.
+        lr, weight_decay, optimizer: as in `corollary.optim.make_optimizer`, e.g. "leon".
         seed: of the batches.
 
     Returns:
@@ -183,7 +186,12 @@ def train_metro(
     states = []
     level, costs, budget = m.span(prevalence)[0], Costs(1.0, 1.0), pretrain
     for turn in range(rounds + 1):
-        options: dict[str, Any] = {"surrogate": surrogate, "lr": lr, "weight_decay": weight_decay}
+        options: dict[str, Any] = {
+            "surrogate": surrogate,
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "optimizer": optimizer,
+        }
         train_epochs(module, rows, truth, costs=costs, epochs=budget, generator=generator, **options)
         levels.append(level)
         values.append(float(m.value(confusion(np.asarray(y_validation), module_scores(module, X_validation) > 0))))

@@ -17,6 +17,7 @@ from corollary.errors import InvalidFileError, InvalidInputError
 from corollary.models import _storage
 from corollary.models._ngram_tables import with_ends
 from corollary.models._windows import previous_tokens, training_windows
+from corollary.optim import make_optimizer, pack_state, unpack_state
 
 _KIND = "training-checkpoint"
 
@@ -35,8 +36,9 @@ def train(
     checkpoint_folder: str | Path | None = None,
     checkpoint_every: int = 50,
     progress: Callable[[int, float], object] | None = None,
+    optimizer: str = "adamw",
 ) -> None:
-    """Train a model in place: mean log-loss per token and end, AdamW, warm-up and cosine, clipped gradients.
+    """Train a model in place: mean log-loss per token and end, AdamW or another, warm-up and cosine, clipped gradients.
 
     `lr(s) = lr min(1, (s + 1) / warm-up) (1 + cos(pi s / steps)) / 2`, the warm-up being a twentieth of the
     steps.
@@ -54,6 +56,7 @@ def train(
         checkpoint_folder: where to write what a killed run needs; the same call then continues it.
         checkpoint_every: steps between checkpoints.
         progress: called with the number of steps done and the loss of the last.
+        optimizer: a name of `corollary.optim.make_optimizer`, e.g. "leon", at the same `lr`.
 
     Raises:
         InvalidInputError: for documents without tokens or with foreign ones, numbers out of range, a loss
@@ -86,7 +89,9 @@ def train(
         "documents": [documents.digest(), validation.digest() if validation is not None else None],
         "start": model.fingerprint(),
     }
-    run = _Run(model, lr=lr, settings=settings, folder=checkpoint_folder)
+    if optimizer != "adamw":
+        settings["optimizer"] = optimizer
+    run = _Run(model, lr=lr, settings=settings, folder=checkpoint_folder, optimizer=optimizer, seed=seed)
     run.resume()
 
     learned = with_ends(documents)
@@ -117,11 +122,26 @@ def train(
 class _Run:
     """What a run remembers between steps, all of it in its checkpoint."""
 
-    def __init__(self, model: nn.Module, *, lr: float, settings: dict[str, Any], folder: str | Path | None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        lr: float,
+        settings: dict[str, Any],
+        folder: str | Path | None,
+        optimizer: str,
+        seed: int,
+    ) -> None:
         self.model, self.folder = model, folder
         self.names, self.weights = zip(*model.named_parameters(), strict=True)
-        decayed = [{"params": [p], "weight_decay": 0.1 if p.ndim == 2 else 0.0} for p in self.weights]
-        self.optimizer = torch.optim.AdamW(decayed, lr=lr, betas=(0.9, 0.95))
+        self.plain = optimizer == "adamw"
+        if self.plain:
+            decayed = [{"params": [p], "weight_decay": 0.1 if p.ndim == 2 else 0.0} for p in self.weights]
+            self.optimizer = make_optimizer("adamw", decayed, lr=lr, betas=(0.9, 0.95))
+        else:
+            fused = {"qkv": 3, "gate_up": 2} if any(".qkv." in name for name in self.names) else None
+            own: dict[str, Any] = {"seed": seed} | ({"splits": fused} if optimizer != "adam" else {})
+            self.optimizer = make_optimizer(optimizer, model, lr=lr, weight_decay=0.1, betas=(0.9, 0.95), **own)
         self.identity = _storage.fingerprint(settings, {})
         self.step, self.waited, self.best_loss = 0, 0, math.inf
         self.best: list[torch.Tensor] | None = None
@@ -153,9 +173,10 @@ class _Run:
             return
         arrays = {}
         for i, (name, p) in enumerate(zip(self.names, self.weights, strict=True)):
-            state = self.optimizer.state[p]
             arrays[f"weight.{name}"] = p.detach()
-            arrays[f"mean.{name}"], arrays[f"square.{name}"] = state["exp_avg"], state["exp_avg_sq"]
+            if self.plain:
+                state = self.optimizer.state[p]
+                arrays[f"mean.{name}"], arrays[f"square.{name}"] = state["exp_avg"], state["exp_avg_sq"]
             if self.best is not None:
                 arrays[f"best.{name}"] = self.best[i]
         header = {
@@ -165,6 +186,9 @@ class _Run:
             "waited": self.waited,
             "best_loss": self.best_loss if self.best is not None else None,
         }
+        if not self.plain:
+            tensors, header["optimizer"] = pack_state(self.optimizer)
+            arrays |= {f"optimizer.{name}": a for name, a in tensors.items()}
         _storage.write_model(self.folder, header, {name: a.cpu().numpy() for name, a in arrays.items()})
 
     def resume(self) -> None:
@@ -176,7 +200,10 @@ class _Run:
                 f"{self.folder} holds a model or the checkpoint of another run; give an empty `checkpoint_folder`"
             )
         arrays = _storage.read_arrays(self.folder, header)
-        parts = ["weight", "mean", "square"] + ["best"] * (header.get("best_loss") is not None)
+        states = {name: arrays.pop(name) for name in list(arrays) if name.startswith("optimizer.")}
+        parts = ["weight", *(["mean", "square"] if self.plain else [])] + ["best"] * (
+            header.get("best_loss") is not None
+        )
         expected = {
             f"{part}.{n}": tuple(p.shape) for part in parts for n, p in zip(self.names, self.weights, strict=True)
         }
@@ -196,9 +223,22 @@ class _Run:
 
         _copy(self.weights, part("weight"))
         self.best = part("best") if "best" in parts else None
+        if not self.plain:
+            try:
+                unpack_state(
+                    self.optimizer, {n.partition(".")[2]: _tensor(n, a) for n, a in states.items()}, header["optimizer"]
+                )
+            except (KeyError, TypeError, ValueError):
+                raise InvalidFileError(path, "not a whole checkpoint", "give an empty folder") from None
+            return
         for p, mean, square in zip(self.weights, part("mean"), part("square"), strict=True):
             count = torch.tensor(float(self.step))
             self.optimizer.state[p] = {"step": count, "exp_avg": mean, "exp_avg_sq": square}
+
+
+def _tensor(name: str, array: np.ndarray) -> torch.Tensor:
+    """A tensor of an optimizer's state; counters come back from files as vectors of one."""
+    return torch.from_numpy(array).reshape(()) if name.endswith("/step") else torch.from_numpy(array)
 
 
 def _copy(weights: Any, values: list[torch.Tensor]) -> None:

@@ -180,6 +180,7 @@ class TransformerLM(nn.Module):
         checkpoint_folder: str | Path | None = None,
         checkpoint_every: int = 50,
         progress: Callable[[int, float], object] | None = None,
+        optimizer: str = "adamw",
         dtype: torch.dtype = torch.float32,
         device: Any = "cpu",
     ) -> "TransformerLM":
@@ -202,6 +203,7 @@ class TransformerLM(nn.Module):
             checkpoint_folder=checkpoint_folder,
             checkpoint_every=checkpoint_every,
             progress=progress,
+            optimizer=optimizer,
         )
         return model
 

@@ -111,8 +111,8 @@ def read_entry(
                 count=len(block),
                 gradient=block,
                 second=state.get(f"second_moment.{i}"),
-                momentum=lambda i=i: blocks_of(whole.tensor(), form, splits)[i],  # type: ignore[misc]
-                apply=lambda P, rate, keep, i=i: weights.write(i, P, rate, keep),  # type: ignore[misc]
+                momentum=lambda i=i: blocks_of(whole.tensor(), form, splits)[i],
+                apply=lambda P, rate, keep, i=i: weights.write(i, P, rate, keep),
                 number=number,
                 part=i,
                 step=step,

@@ -3,8 +3,8 @@ r"""The theorems' bounds on the regret over a realised stream, \(M = \sum G G^T\
 Theorem 4 with constants (alpha, beta): \(2 \sqrt{\alpha\beta} D \mathrm{Tr}(G^2 I + M)^{1/2}
 + (1 - \sqrt{\alpha\beta}) D \|G_1\|_*\). NumPy only: the rule of the certificate uses these functions, too.
 
-Paper: Jiang, Mhammedi, Mohri, Mokhtari, COLT 2026 (PMLR 336), theorems 4, 6, 8, 16, lemma 19; read in full. Constants of
-one-sided Shampoo derived here.
+Paper: Jiang, Mhammedi, Mohri, Mokhtari, COLT 2026 (PMLR 336), theorems 4, 6, 8, 16, lemma 19; read in full. Constants
+of one-sided Shampoo derived here.
 """
 
 from typing import Any

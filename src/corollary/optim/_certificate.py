@@ -1,10 +1,12 @@
 r"""What the optimizers certify, and how it is derived again; imports no learner and no iteration.
 
-`optim.regret` (deterministic): on the realised stream the actions lie in the ball, the gradients within their bound, and
-the regret is at most the theorem's bound for that learner; without any method it is at most
+`optim.regret` (deterministic): on the realised stream the actions lie in the ball, the gradients within their bound,
+and the regret is at most the theorem's bound for that learner; without any method it is at most
 \(D (\sum \|G_t\|_* + \|S_T\|_*)\).
-`optim.direction` (deterministic): for one matrix the operator norm of the direction is at most 1 + tol of its method, and
-it differs from the exact factor of these statistics by at most tol; doing nothing differs by its whole norm.
+`optim.direction` (deterministic): for one matrix with \(A = S S^T + M / \eta^2\) the operator norm of the direction P
+is at most 1 + tol of its method, the residual \(\|A^{1/2} P - S\| / \|S\|\) at most tol (one for P = 0), and P differs
+from the exact factor by at most what is stated: on ill-conditioned statistics that is more than the residual, in
+directions where the momentum has next to nothing.
 """
 
 from collections.abc import Mapping
@@ -52,13 +54,17 @@ def direction(witness: Mapping[str, Any], evidence: Mapping[str, np.ndarray]) ->
     root[keep] = w[keep] ** -0.5
     exact = (V * root) @ (V.T @ S)
     tol = float(witness["tolerance"])
+    again = (V * np.sqrt(w.clip(0))) @ (V.T @ P)
+    residual = np.linalg.norm(again - S) / max(np.linalg.norm(S), np.finfo(np.float64).tiny)
     return [
         Claim("operator norm of the direction", float(np.linalg.norm(P, 2)), "<=", 1 + tol),
+        Claim("residual of the factor, relative (Frobenius)", float(residual), "<=", tol, trivial=1.0),
         Claim(
             "distance to the exact factor (operator norm)",
             float(np.linalg.norm(P - exact, 2)),
             "<=",
-            tol,
+            float(witness["distance"]),
+            SAME,
             trivial=float(np.linalg.norm(exact, 2)),
         ),
     ]

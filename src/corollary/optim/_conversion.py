@@ -3,10 +3,11 @@ r"""Online to nonconvex: a learner of directions becomes an optimiser for nonsmo
 .. math:: \tilde W_t = W_{t-1} + s_t X_t,\; s_t \sim U(0, 1), \qquad G_t = \nabla \ell(\tilde W_t), \qquad
     W_t = W_{t-1} + X_t
 
-with \(X_t\) of a learner on \(\beta^{-t} G_t\) over \(\|X\| \le D = (1 - \beta) \rho / (4 \beta)\), and the averaged iterate
-\(\bar W_t = \frac{1 - \beta}{1 - \beta^t} \sum_{s \le t} \beta^{t - s} \tilde W_s\).
+with \(X_t\) of a learner on \(\beta^{-t} G_t\) over \(\|X\| \le D = (1 - \beta) \rho / (4 \beta)\), and the averaged
+iterate \(\bar W_t = \frac{1 - \beta}{1 - \beta^t} \sum_{s \le t} \beta^{t - s} \tilde W_s\).
 
-Paper: Jiang, Mhammedi, Mohri, Mokhtari, COLT 2026 (PMLR 336), appendix G, proposition 25, theorems 12 and 13; read in full.
+Paper: Jiang, Mhammedi, Mohri, Mokhtari, COLT 2026 (PMLR 336), appendix G, proposition 25, theorems 12 and 13; read in
+full.
 """
 
 from collections.abc import Callable
@@ -66,7 +67,8 @@ class OnlineToNonconvex:
         self.rho, self.discount = rho, discount
         self.radius = (1 - discount) * rho / (4 * discount)
         make = LEARNERS[learner] if isinstance(learner, str) else learner
-        self.learner = make(tuple(self.W.shape), self.radius, grad_bound, discount=discount)
+        rows, columns = self.W.shape
+        self.learner = make((rows, columns), self.radius, grad_bound, discount=discount)
         self.generator = torch.Generator().manual_seed(seed)
         self.rounds = 0
         self._points, self._gradients = torch.zeros_like(self.W), torch.zeros_like(self.W)

@@ -1,12 +1,12 @@
 r"""Directions of one step: pure functions of the statistics of a matrix, exact or by matrix products only.
 
 Symbols: momentum \(S\) (m, n) with \(m \le n\) (else all is done on the transpose), second moment \(M\) (m, m),
-\(A = S S^T + M / \eta^2\). Leon's direction is \(A^{-1/2} S\), the first n columns of polar([S, L / eta]) for any L with
-\(L L^T = M\); Muon's is polar(S).
+\(A = S S^T + M / \eta^2\). Leon's direction is \(A^{-1/2} S\), the first n columns of polar([S, L / eta]) for any L
+with \(L L^T = M\); Muon's is polar(S).
 
-Products only: with \(B_0 = A / f^2\), \(f^2 \ge \|A\|\), every odd polynomial \(x\, p(x^2)\) that takes (0, 1] to 1 gives
-\(Q \leftarrow p(B) Q,\; B \leftarrow p(B) B p(B)\), and \(Q S / f\) goes to the direction. All factors are m x m; the wide
-matrix takes part in one product to form A and in one at the end.
+Products only: with \(B_0 = A / f^2\), \(f^2 \ge \|A\|\), every odd polynomial \(x\, p(x^2)\) that takes (0, 1] to 1
+gives \(Q \leftarrow p(B) Q,\; B \leftarrow p(B) B p(B)\), and \(Q S / f\) goes to the direction. All factors are m x
+m; the wide matrix takes part in one product to form A and in one at the end.
 
 Paper: R. Jiang, Z. Mhammedi, M. Mohri, A. Mokhtari, "Adaptive Matrix Online Learning through Smoothing with Guarantees
 for Nonsmooth Nonconvex Optimization", COLT 2026 (PMLR 336), algorithms 1 to 3 and appendix F.3; read in full. The m x m
@@ -25,7 +25,7 @@ from corollary.optim._polynomials import SAFETY, schedule
 
 METHODS = ("eigh", "polar_express", "newton_schulz", "coupled", "augmented")
 STEPS = {"polar_express": 8, "newton_schulz": 24, "coupled": 24, "augmented": 12}
-ROUNDING = 1.2e-7  # machine epsilon of float32: A is damped by this multiple of its norm, or rounding would make eigenvalues negative
+ROUNDING = 1.2e-7  # of float32: A is damped by this multiple of its norm, lest rounding make eigenvalues negative
 
 
 def leon_direction(
@@ -40,7 +40,8 @@ def leon_direction(
 ) -> Float[Tensor, "*b m n"]:
     r"""Leon's direction, Muon's with noisy directions shrunk.
 
-    .. math:: P = (S S^T + \eta^{-2} M)^{-1/2} S \quad (m \le n), \qquad P = S (S^T S + \eta^{-2} M)^{-1/2} \quad (m > n)
+    .. math:: P = (S S^T + \eta^{-2} M)^{-1/2} S \quad (m \le n), \qquad
+        P = S (S^T S + \eta^{-2} M)^{-1/2} \quad (m > n)
 
     Args:
         momentum: (..., m, n) discounted sum S of gradients; leading axes are a batch.
@@ -266,7 +267,7 @@ def root_times(A: Tensor, S: Tensor, polynomials: tuple[tuple[float, float, floa
 
 
 def iterate(X: Tensor, polynomials: tuple[tuple[float, float, float], ...]) -> Tensor:
-    """X <- p(X X^T) X for each polynomial, X (..., m, n) of norm at most 1, m <= n; two steps a time on the Gram matrix.
+    """X <- p(X X^T) X for each polynomial, X (..., m, n), m <= n; two steps a time on the Gram matrix.
 
     Two, since each step on the Gram matrix alone multiplies the rounding of small directions, and a new one forgets it.
     """

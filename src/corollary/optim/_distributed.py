@@ -66,7 +66,7 @@ class Written:
         self.change: Tensor | None = None
 
     def write(self, part: int, P: Tensor, rate: float, keep: float) -> None:
-        """weights <- keep * weights - rate * P."""
+        """Weights <- keep * weights - rate * P."""
         if not is_sharded(self.p):
             weights = self.blocks(self.p.data, self.form, self.splits)[part]
             weights.mul_(keep).add_(P.to(weights.dtype), alpha=-rate)

@@ -54,9 +54,19 @@ class MatrixOptimizer(torch.optim.Optimizer):
 
     def __init__(self, params: Any, lr: Any = 0.02, *, distributed_mode: str = "replicate", **settings: Any) -> None:
         defaults = {
-            **{"lr": lr, "betas": (0.95, 0.95), "weight_decay": 0.0, "nesterov": False, "scale": None},
-            **{"precision": "float32", "form": "matrix", "splits": None, "rule": None},
-            **{"adamw_lr": 3e-4, "adamw_betas": (0.9, 0.95), "adamw_eps": 1e-8, "adamw_weight_decay": 0.0},
+            "lr": lr,
+            "betas": (0.95, 0.95),
+            "weight_decay": 0.0,
+            "nesterov": False,
+            "scale": None,
+            "precision": "float32",
+            "form": "matrix",
+            "splits": None,
+            "rule": None,
+            "adamw_lr": 3e-4,
+            "adamw_betas": (0.9, 0.95),
+            "adamw_eps": 1e-8,
+            "adamw_weight_decay": 0.0,
             **settings,
         }
         if unknown := settings.keys() - KNOWN:
@@ -283,7 +293,7 @@ def _batches(entries: list[Entry]) -> list[list[Entry]]:
 
 
 def _adamw(group: dict[str, Any], state: Any) -> None:
-    """torch's own AdamW on the parameters that are no matrices."""
+    """Torch's own AdamW on the parameters that are no matrices."""
     from torch.optim.adamw import adamw
 
     params = [p for p in group["params"] if p.grad is not None]

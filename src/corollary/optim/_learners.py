@@ -1,8 +1,8 @@
 r"""Online learners over \(\|X\|_{op} \le D\): losses \(\langle G_t, X_t \rangle\), revealed after the action.
 
 Gradient-based prediction (follow the leader, FTPL, FAML, FTRL) plays \(X_{t+1} = -D \nabla \Psi(S_t; L_t / \eta)\),
-\(S_t = \sum G_s\), \(L_t = (G^2 I + M_t)^{1/2}\), \(M_t = \sum G_s G_s^T\). Shampoo's two take a preconditioned step and
-project. With a discount beta < 1 all sums are discounted and G is G / beta: what the conversion to nonconvex
+\(S_t = \sum G_s\), \(L_t = (G^2 I + M_t)^{1/2}\), \(M_t = \sum G_s G_s^T\). Shampoo's two take a preconditioned step
+and project. With a discount beta < 1 all sums are discounted and G is G / beta: what the conversion to nonconvex
 optimisation needs, equal to losses scaled by \(\beta^{-t}\).
 
 Paper: Jiang, Mhammedi, Mohri, Mokhtari, COLT 2026 (PMLR 336), equations 1 to 11 and theorems 4, 6, 8, 16; read in full.
@@ -385,6 +385,4 @@ class ShampooOGD(OneSidedShampooOGD):
         return inverse_root(self.M, power=0.25), inverse_root(self.N, power=0.25)
 
 
-LEARNERS = {
-    cls.name: cls for cls in (FollowTheLeader, FAML, FTRL, FTPL, OneSidedShampooOGD, ShampooOGD)
-}
+LEARNERS = {cls.name: cls for cls in (FollowTheLeader, FAML, FTRL, FTPL, OneSidedShampooOGD, ShampooOGD)}

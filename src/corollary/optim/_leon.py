@@ -1,6 +1,7 @@
 r"""Leon and Pion: Muon, smoothed by the second moment of its gradients.
 
-Symbols: \(S \leftarrow \beta_1 S + g\), \(M \leftarrow \beta_2 M + g g^T\) (plain sums), \(W \leftarrow W - \mathrm{lr}\, P\).
+Symbols: \(S \leftarrow \beta_1 S + g\), \(M \leftarrow \beta_2 M + g g^T\) (plain sums),
+\(W \leftarrow W - \mathrm{lr}\, P\).
 
 Paper: R. Jiang, Z. Mhammedi, M. Mohri, A. Mokhtari, "Adaptive Matrix Online Learning through Smoothing with Guarantees
 for Nonsmooth Nonconvex Optimization", COLT 2026 (PMLR 336), algorithms 2 and 3; read in full. Defaults of eta, the
@@ -22,25 +23,27 @@ from corollary.optim._frame import MatrixOptimizer
 class Leon(MatrixOptimizer):
     r"""Leon: orthogonalised momentum in which noisy directions are shrunk.
 
-    .. math:: P = (S S^T + \eta^{-2} M)^{-1/2} S, \qquad W \leftarrow (1 - \mathrm{lr}\,\mathrm{wd}) W - \mathrm{lr}\, s P
+    .. math:: P = (S S^T + \eta^{-2} M)^{-1/2} S, \qquad
+        W \leftarrow (1 - \mathrm{lr}\,\mathrm{wd}) W - \mathrm{lr}\, s P
 
     Args:
-        params: parameters or groups; in a bare list every 2-D one takes the matrix rule, the rest AdamW. A group may say
-            `rule="matrix" | "adamw"`, `form="flatten"` (convolutions) or `"stack"` (experts (k, m, n)), and `splits` (of
-            a fused projection: a number of equal row blocks, or their sizes). `from_module` does all that.
+        params: parameters or groups; in a bare list every 2-D one takes the matrix rule, the rest AdamW. A group may
+            say `rule="matrix" | "adamw"`, `form="flatten"` (convolutions) or `"stack"` (experts (k, m, n)), and
+            `splits` (of a fused projection: a number of equal row blocks, or their sizes). `from_module` does all that.
         lr: step size of matrices: an update has operator norm below lr times the scale.
         betas: discounts of S and of M; the theory has beta2 = beta1^2, (0.95, 0.95) is milder on noise.
         eta: smoothing; large is Muon, small the one-sided Shampoo direction.
         weight_decay: decoupled, times lr.
         precision: "float32" iterates in float32 (float64 for float64 weights); "bfloat16" multiplies in bfloat16.
-        method: how the direction is computed, see `leon_direction`; None for "eigh" in float64 and "polar_express" else.
+        method: how the direction is computed, see `leon_direction`; None for "eigh" in float64 and "polar_express"
+            else.
         steps: of the iteration; None for 8, or 6 in bfloat16.
         damping: relative, see `leon_direction`.
         grad_bound: G of the theory, adds (G / (beta1 eta))^2 I under the root; None leaves it out, as the paper's
             algorithm does.
         nesterov: use beta1 S + g in the place of S.
-        scale: None, "original" (sqrt(max(1, rows / columns))) or "match_rms_adamw" (0.2 sqrt(max(rows, columns)): a rate
-            tuned for AdamW then fits).
+        scale: None, "original" (sqrt(max(1, rows / columns))) or "match_rms_adamw" (0.2 sqrt(max(rows, columns)): a
+            rate tuned for AdamW then fits).
         adamw_lr, adamw_betas, adamw_eps, adamw_weight_decay: of the parameters that are no matrices.
         distributed: "replicate" or "round_robin" (directions shared out among the ranks).
         compile: run the direction through `torch.compile`.
@@ -145,7 +148,9 @@ class Pion(Leon):
         if options["method"] not in ("eigh", "newton_schulz"):
             options["method"] = "polar_express"
         options.pop("damping")
-        return pion_direction(S, bounded(M, group, entries), eta=group["eta"], samples=len(noise), noise=noise, **options)
+        return pion_direction(
+            S, bounded(M, group, entries), eta=group["eta"], samples=len(noise), noise=noise, **options
+        )
 
 
 def iteration(group: dict[str, Any], S: Tensor) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from corollary.errors import InvalidInputError
 
-NAMES = ("adamw", "leon", "muon", "one_sided_shampoo", "pion", "soap")
+NAMES = ("adam", "adamw", "leon", "muon", "one_sided_shampoo", "pion", "soap")
 
 
 def make_optimizer(
@@ -26,7 +26,8 @@ def make_optimizer(
     Matrix rules take `scale="match_rms_adamw"`, so that one `lr` and one schedule serve all names.
 
     Args:
-        name: "adamw", "leon", "pion", "muon", "soap", "one_sided_shampoo"; or a function (parameters, lr=) -> optimizer.
+        name: "adamw", "adam", "leon", "pion", "muon", "soap", "one_sided_shampoo"; or a function
+            (parameters, lr=) -> optimizer.
         module: the network, or a list of parameters or groups.
         lr: step size as AdamW would have it.
         weight_decay: decoupled, of all parameters.
@@ -54,9 +55,10 @@ def make_optimizer(
     params = module.parameters() if isinstance(module, nn.Module) else module
     if callable(name):
         return name(params, lr=lr)
-    if name == "adamw":
-        own = {} if betas is None else {"betas": betas}
-        return torch.optim.AdamW(params, lr=lr, weight_decay=weight_decay, **own, **options)
+    if name in ("adam", "adamw"):
+        own: dict[str, Any] = {} if betas is None else {"betas": betas}
+        plain = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
+        return plain(params, lr=lr, weight_decay=weight_decay, **own, **options)
     classes: dict[str, Any] = {"leon": Leon, "pion": Pion, "muon": Muon, "soap": SOAP}
     classes["one_sided_shampoo"] = OneSidedShampoo
     if name not in classes:

@@ -114,6 +114,7 @@ class Play:
                 f"FollowTheLeader, FAML, FTPL or FTRL"
             )
         D, learner, last = self.learner.radius, self.learner.restarted(), len(self.gradients) - 1
+        assert isinstance(learner, _Predicting)
         stability = drift = first = overestimation = 0.0
         known = None
         for t, G in enumerate(self.gradients):

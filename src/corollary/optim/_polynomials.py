@@ -1,7 +1,7 @@
-r"""Odd polynomials \(x (a + b x^2 + c x^4)\) whose composition takes (0, 1] to 1: coefficients, as their authors give them.
+r"""Odd polynomials \(x (a + b x^2 + c x^4)\) whose composition takes (0, 1] to 1, as their authors give them.
 
-Sources: Polar Express, Amsel et al., arXiv:2505.16932 (numbers as in the public code of ASGO); Muon's quintic, K. Jordan's
-public code; the cubic is Newton-Schulz. Fidelity: coefficients read in the authors' public code.
+Sources: Polar Express, Amsel et al., arXiv:2505.16932 (numbers as in the public code of ASGO); Muon's quintic, K.
+Jordan's public code; the cubic is Newton-Schulz. Fidelity: coefficients read in the authors' public code.
 """
 
 SAFETY = 1.01  # the first matrix is divided by this, so that rounding cannot push a singular value over 1

@@ -1,8 +1,9 @@
 r"""Smoothings of the nuclear norm, the potentials of gradient-based prediction.
 
 A smoothing \(\Psi(S; L)\) with constants (alpha, beta) is admissible if (a) \(\|\nabla \Psi\|_{op} \le 1\), (b)
-\(\Psi(S; L) \ge \|S\|_*\) with equality at L = 0, (c) \(\Psi(S; L_2) - \Psi(S; L_1) \le \alpha \mathrm{Tr}(L_2 - L_1)\) for
-\(L_1 \preceq L_2\), (d) \(B_\Psi(Y \| X) \le \frac\beta2 \mathrm{Tr}((X - Y)^T L^{-1} (X - Y))\). Always alpha beta >= 1/2.
+\(\Psi(S; L) \ge \|S\|_*\) with equality at L = 0, (c)
+\(\Psi(S; L_2) - \Psi(S; L_1) \le \alpha \mathrm{Tr}(L_2 - L_1)\) for \(L_1 \preceq L_2\), (d)
+\(B_\Psi(Y \| X) \le \frac\beta2 \mathrm{Tr}((X - Y)^T L^{-1} (X - Y))\). Always alpha beta >= 1/2.
 
 Paper: Jiang, Mhammedi, Mohri, Mokhtari, COLT 2026 (PMLR 336), section 3; read in full.
 """
@@ -19,7 +20,7 @@ from corollary.optim._projection import ball_minimum
 
 
 class Potential:
-    r"""A convex \(\Psi(S; L)\) on matrices (m, n), m <= n, with `value`, `gradient` and constants; subclasses define it.
+    r"""A convex \(\Psi(S; L)\) on matrices (m, n), m <= n: `value`, `gradient`, constants.
 
     Guarantee: none; `check_admissible` measures the four properties.
 
@@ -60,7 +61,7 @@ class NuclearNorm(Potential):
         2.0
     """
 
-    eta = 1.0  # type: ignore[assignment]
+    eta = 1.0
 
     def value(self, S: Tensor, L: Tensor) -> Float[Tensor, ""]:
         """The sum of singular values."""
@@ -247,12 +248,12 @@ def check_admissible(
         zeros.append(abs(float(potential.value(S, 0 * eye) - nuclear.value(S, L1))) / size)
         for S_ in (S, 1e-2 * S):
             rise = float(potential.value(S_, L2) - potential.value(S_, L1))
-            stable.append(rise / (alpha * float((L2 - L1).trace())) if alpha else (0.0 if rise <= 1e-9 else float("inf")))
+            stable.append(
+                rise / (alpha * float((L2 - L1).trace())) if alpha else (0.0 if rise <= 1e-9 else float("inf"))
+            )
         change = S - Y
         quadratic = float((change * torch.linalg.solve(L1, change)).sum())
         for X, other in ((S, Y), (0 * S, change)):
             bregman = float(potential.bregman(other, X, L1))
             smooth.append(2 * (bregman - 1e-10 * size) / (beta * quadratic))
     return Admissibility(max(norms), min(gaps), max(zeros), max(stable), max(smooth))
-
-

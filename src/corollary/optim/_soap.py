@@ -59,7 +59,7 @@ class SOAP(MatrixOptimizer):
         super().__init__(params, lr, distributed_mode=distributed, weight_decay=weight_decay, **settings)
 
     def directions(self, group: dict[str, Any], entries: list[Entry], S: Tensor, M: Tensor | None) -> Tensor:
-        """Adam's step in the eigenbases of each parameter's blocks; S is the plain sum, of which Adam takes (1 - b1)."""
+        """Adam's step in the eigenbases of each block; S is the plain sum, of which Adam takes (1 - b1)."""
         found, start = [], 0
         for e in entries:
             found.append(self._one(group, e, S[start : start + e.count]))

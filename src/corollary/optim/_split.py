@@ -112,7 +112,9 @@ def split_module(
         [('1.weight', 'matrix')]
     """
     splits, matrix, adamw = dict(splits or {}), tuple(matrix), tuple(adamw)
-    owners = {id(p): (module, short) for module in model.modules() for short, p in module.named_parameters(recurse=False)}
+    owners = {
+        id(p): (module, short) for module in model.modules() for short, p in module.named_parameters(recurse=False)
+    }
     for module in model.modules():  # a tied weight is its embedding's
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):
             owners[id(module.weight)] = (module, "weight")

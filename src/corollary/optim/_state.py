@@ -36,7 +36,7 @@ def pack_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dic
         for key, value in slots.items():
             if is_sharded(value):
                 raise InvalidInputError(
-                    "the state is sharded over ranks; save it with torch.distributed.checkpoint, which reads state_dict()"
+                    "the state is sharded over ranks; save its state_dict() with torch.distributed.checkpoint"
                 )
             if isinstance(value, Tensor):
                 tensors[f"{number}/{key}"] = value.detach().cpu().contiguous()
@@ -70,10 +70,10 @@ def unpack_state(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], p
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for name, value in tensors.items():
-        number, _, key = name.partition("/")
-        state.setdefault(int(number), {})[key] = value
-    for number, slots in plain["state"].items():
-        state.setdefault(int(number), {}).update(slots)
+        text, _, key = name.partition("/")
+        state.setdefault(int(text), {})[key] = value
+    for text, slots in plain["state"].items():
+        state.setdefault(int(text), {}).update(slots)
     groups = plain["param_groups"]
     if [len(g["params"]) for g in groups] != [len(g["params"]) for g in optimizer.param_groups]:
         raise InvalidInputError("the state is of an optimizer with other groups; build it as the saved one was built")
@@ -139,7 +139,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, path: Any) -> None:
     if not isinstance(data, dict) or data.get("kind") != "optimizer" or data.get("format") != FORMAT:
         raise InvalidFileError(path, "not the state of an optimizer", "give what `save` wrote")
     if data.get("class") != type(optimizer).__name__:
-        raise InvalidFileError(path, f"the state of a {data.get('class')}", f"build one, not a {type(optimizer).__name__}")
+        raise InvalidFileError(
+            path, f"the state of a {data.get('class')}", f"build one, not a {type(optimizer).__name__}"
+        )
     try:
         tensors = load_file(path.with_suffix(".safetensors"))
         unpack_state(optimizer, tensors, data)

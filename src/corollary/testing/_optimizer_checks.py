@@ -1,4 +1,4 @@
-"""The suite for optimizers: convergence on known problems, types, resuming, groups, closures, compilation, bad gradients."""
+"""The suite for optimizers: convergence, types, resuming, groups, closures, compilation, bad gradients."""
 
 import copy
 import math
@@ -58,7 +58,9 @@ def _network(seed: int = 0) -> tuple[nn.Module, Callable[[], Tensor]]:
     return model, lambda: (model(x) - y).square().mean()
 
 
-def _run(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor], steps: int, *, decay: bool = True) -> list[float]:
+def _run(
+    optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor], steps: int, *, decay: bool = True
+) -> list[float]:
     values = []
     rates = [float(g["lr"]) for g in optimizer.param_groups]
     for t in range(steps):
@@ -118,7 +120,9 @@ def _resume(make: Make) -> None:
         resumed.load_state_dict(state)
         _run(resumed, again, 5, decay=False)
         if not torch.equal(V, W):
-            raise AssertionError(f"a resumed run of {dtype} weights differs by {float((V - W).detach().abs().max()):.3g}")
+            raise AssertionError(
+                f"a resumed run of {dtype} weights differs by {float((V - W).detach().abs().max()):.3g}"
+            )
 
 
 def _repeatable(make: Make) -> None:
@@ -148,7 +152,7 @@ def _closure(make: Make) -> None:
     optimizer = make([W])
     calls = []
 
-    def closure() -> Tensor:
+    def closure() -> Any:
         optimizer.zero_grad()
         value = loss()
         value.backward()
