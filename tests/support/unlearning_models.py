@@ -1,5 +1,6 @@
 """Small models, random questions and heads for the tests of unlearning."""
 
+import pytest
 import torch
 
 from corollary.unlearning import Examples, TemperTiltHead, TemperTiltModel, tofu
@@ -16,8 +17,7 @@ def sequences(rng, count, *, vocab=WORDS, longest=9):
 
 def tiny(kind):
     """A Hugging Face model of a few thousand random weights."""
-    import transformers
-
+    transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     if kind == "llama":
         config = transformers.LlamaConfig(
@@ -43,7 +43,7 @@ def with_heads(base, *, temperature=1.5, names=("a", "b")):
 
 def local_model(kind, folder, *, extra=0):
     """A tiny model and a word tokenizer of made-up questions, saved as Hugging Face does."""
-    import transformers
+    transformers = pytest.importorskip("transformers")
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     texts = " ".join(tofu.make_questions(authors=6, forget=2).texts())

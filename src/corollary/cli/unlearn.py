@@ -31,7 +31,9 @@ def fit(
     reference: Reference = None,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/unlearn"),
     authors: Annotated[int, typer.Option(min=5, max=400, help="Without files: authors to make up.")] = 10,
-    temperature: Annotated[float, typer.Option(min=1e-3, help="T of the outputs; 1 only tilts.")] = 1.5,
+    temperature: Annotated[
+        float, typer.Option(min=1e-3, help="T of the outputs; 1 only tilts, see the sweep of the report.")
+    ] = 1.0,
     guidance: Annotated[float, typer.Option(min=0.0, help="s; 0 only tempers.")] = 1.0,
     rank: Annotated[int, typer.Option(min=1, help="m, of the head.")] = 20,
     epochs: Annotated[int, typer.Option(min=1, help="Over the forget set.")] = 100,

@@ -84,7 +84,7 @@ def fit_run(
     retain: str | Path | None = None,
     reference: str | Path | None = None,
     authors: int = 10,
-    temperature: float = 1.5,
+    temperature: float = 1.0,
     guidance: float = 1.0,
     training: HeadTraining | None = None,
     delta: float = 0.06,
