@@ -31,6 +31,9 @@ from corollary.serving._wanted import Served, Wanted, maximum, request_row
 
 log = logging.getLogger("corollary.serving")
 NUMBER = re.compile(r"(0|[1-9]\d{0,15})(\.\d{1,30})?([eE][+-]?\d{1,3})?")
+READ_OUT = (
+    4  # a body up to so many times the limit is read before it is refused: whoever still sends does not hear a refusal
+)
 B = TypeVar("B", bound=BaseModel)
 
 
@@ -78,17 +81,20 @@ class Doors:
         most = self.gateway.config.server.max_body
         large = Problem(413, f"The body is larger than {most} bytes.", code="body_too_large")
         length = request.headers.get("content-length", "0")
-        if length.isdigit() and int(length) > most:
+        if length.isdigit() and int(length) > READ_OUT * most:
             raise large
-        raw = bytearray()
+        raw, came = bytearray(), 0
         try:
             async with asyncio.timeout(self.gateway.config.server.body_timeout):
                 async for piece in request.stream():
-                    raw += piece
-                    if len(raw) > most:
+                    came += len(piece)
+                    if came > READ_OUT * most:
                         raise large
+                    raw += piece[: max(0, most + 1 - len(raw))]
         except TimeoutError:
             raise Problem(408, "The body did not come in time.") from None
+        if came > most:
+            raise large
         return bytes(raw)
 
     def options(self, request: Request, given: r.Options | None) -> r.Options:
