@@ -243,3 +243,6 @@ def test_bench_keeps_what_is_done(tmp_path):
     record = json.loads((tmp_path / "results" / "toy.json").read_text())["cells"][0]
     assert record["result"] == {"value": 0.0}
     assert record["versions"]["torch"]
+    one = json.loads(run_command("bench", "toy", "--only", "2", "--folder", tmp_path, "--json").stdout)
+    assert [r["cell"] for r in one["cells"]] == [{"seed": 2}]
+    assert "has a setting '9'" in run_command("bench", "toy", "--only", "9", "--folder", tmp_path).stderr

@@ -26,6 +26,9 @@ def run(
     minutes: Annotated[
         float | None, typer.Option(min=0.1, help="Stop before a cell that would start later than this.")
     ] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Only cells in which a setting has this value: a method, data, a seed.")
+    ] = None,
     folder: Annotated[Path, typer.Option(help="Where benchmarks/ lies: a checkout of the repository.")] = Path(
         "benchmarks"
     ),
@@ -40,6 +43,10 @@ def run(
     module = load_theme(folder, theme)
     name = "QUICK" if quick else "FULL" if full else "DEFAULT"
     cells = sorted(getattr(module, name), key=lambda cell: cell.get("seed", 0)) if full else list(getattr(module, name))
+    if only is not None:
+        cells = [c for c in cells if only in map(str, c.values())]
+        if not cells:
+            raise InvalidInputError(f"no cell of the {name.lower()} grid has a setting {only!r}; see {folder / theme}")
     path = folder / "results" / f"{theme}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     records = read_json(path)["cells"] if path.exists() else []
