@@ -141,6 +141,7 @@ class Gateway:
 
     def _refresh(self) -> None:
         self.keys.replace(read_keys(self.ledger.engine))
+        t.fold(self.ledger.engine)
         if self.policy is not None:
             query = sa.select(t.event.c.why).where(t.event.c.policy == self.policy.name, t.event.c.what == "revoked")
             found = self.ledger.read(query)

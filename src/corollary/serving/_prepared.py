@@ -1,4 +1,8 @@
-"""Statements compiled once: on the path of every request SQLAlchemy's own way costs more than the database's work."""
+"""Statements compiled once and run on the driver's cursor.
+
+On the path of every request SQLAlchemy's own way costs more than the database's work, and while the writer's thread
+computes, the event loop waits.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,7 +33,7 @@ class Prepared:
     def run(self, link: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Execute for every row; for none, nothing."""
         if rows:
-            link.exec_driver_sql(self.text, [self.given(row) for row in rows])
+            _cursor(link).executemany(self.text, [self.given(row) for row in rows])
 
 
 class Statements:
@@ -70,4 +74,12 @@ class Statements:
             self._look[n] = Prepared(query.with_for_update(), self.dialect)
         prepared = self._look[n]
         given = prepared.given({k: v for i, (n, s) in enumerate(spots) for k, v in ((f"n{i}", n), (f"s{i}", s))})
-        return {(r[0], r[1]): (r[2], r[3]) for r in link.exec_driver_sql(prepared.text, given)}
+        cursor = _cursor(link)
+        cursor.execute(prepared.text, given)
+        return {(r[0], r[1]): (r[2], r[3]) for r in cursor.fetchall()}
+
+
+def _cursor(link: sa.Connection) -> Any:
+    """The driver's own; its errors are the driver's too."""
+    driver: Any = link.connection.dbapi_connection
+    return driver.cursor()

@@ -8,6 +8,8 @@ from sqlalchemy.pool import NullPool
 
 from corollary.errors import InvalidFileError, LedgerError
 
+CHECKPOINT = 16_000  # pages of the log after which a commit folds it into the file; `fold` keeps it far below
+
 metadata = sa.MetaData()
 Big = sa.BigInteger
 
@@ -38,7 +40,7 @@ call = sa.Table(
     sa.Column("request", sa.Text, nullable=False, index=True),
     sa.Column("model", sa.Text, nullable=False),
     sa.Column("accounts", sa.Text, nullable=False),  # [[name, start], ...], JSON
-    sa.Column("state", sa.Text, nullable=False, index=True),  # pending, answered, unknown, refused
+    sa.Column("state", sa.Text, nullable=False),  # pending, answered, unknown, refused
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("maximum", Big, nullable=False),
     sa.Column("maximum_tokens", Big, nullable=False),
@@ -51,6 +53,9 @@ call = sa.Table(
     sa.CheckConstraint("state <> 'refused' OR (money = 0 AND tokens = 0)"),
     sa.CheckConstraint("maximum >= 0 AND money >= 0 AND tokens >= 0"),
 )  # fmt: skip
+
+OPEN = call.c.state.in_(["pending", "unknown"])
+sa.Index("gateway_call_open", call.c.state, sqlite_where=OPEN, postgresql_where=OPEN)
 
 account = sa.Table(
     "gateway_account", metadata,
@@ -162,6 +167,7 @@ def _engine(url: str, pages: int | None) -> sa.Engine:
         link.isolation_level = None  # transactions are begun below, so that a writer takes its lock at once
         link.execute("PRAGMA journal_mode = WAL")
         link.execute("PRAGMA synchronous = FULL")  # a reservation must outlive a power cut
+        link.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT}")
         if pages is not None:
             link.execute(f"PRAGMA max_page_count = {int(pages)}")
 
@@ -171,3 +177,13 @@ def _engine(url: str, pages: int | None) -> sa.Engine:
         link.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def fold(engine: sa.Engine) -> None:
+    """Fold SQLite's log into its file, beside the writer and without keeping it waiting."""
+    if engine.dialect.name == "sqlite":
+        link = engine.raw_connection()
+        try:
+            link.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
+        finally:
+            link.close()

@@ -19,7 +19,8 @@ from corollary.serving._policy import Choice
 from corollary.serving._requests import Options, Problem
 from corollary.serving._upstream import Refused, Reply, Upstream
 
-_IDS = random.Random(secrets.randbits(256))  # noqa: S311 - unique, not secret: whose it is, the key says
+# unique, not secret (whose it is, the key says), and in the order of time: the ledger's pages then grow at their end
+_IDS = random.Random(secrets.randbits(256))  # noqa: S311
 
 
 UNKNOWN_THERE = {  # fields of other endpoints, which could ask for more than was reserved
@@ -44,7 +45,7 @@ class Wanted:
     answers: int = 1
     images: int = 0
     most: int | None = None  # tokens of an answer, where the request says
-    id: str = field(default_factory=lambda: f"req-{_IDS.getrandbits(96):024x}")
+    id: str = field(default_factory=lambda: f"req-{int(1e3 * time.time()):012x}{_IDS.getrandbits(48):012x}")
     begun: float = field(default_factory=time.perf_counter)
     created: float = field(default_factory=time.time)
 

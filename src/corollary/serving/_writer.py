@@ -141,15 +141,21 @@ class Writer:
                     outcomes = self.commit(self._link, batch)
                 self.commits += 1
                 return outcomes
-            except sa.exc.DBAPIError as problem:
-                lost = problem.connection_invalidated
+            except Exception as problem:
+                lost = self._lost(problem)
                 self._drop()
                 if attempt == 2 or not lost:
                     raise
-            except BaseException:
-                self._drop()
-                raise
         raise AssertionError
+
+    def _lost(self, problem: Exception) -> bool:
+        """Whether the connection broke, so that a new one may help."""
+        if isinstance(problem, sa.exc.DBAPIError):
+            return problem.connection_invalidated
+        dialect = self.engine.dialect
+        known = isinstance(problem, dialect.loaded_dbapi.Error)
+        broken: Any = problem
+        return known and self._link is not None and dialect.is_disconnect(broken, self._link.connection, None)
 
     def _drop(self) -> None:
         link, self._link = self._link, None
