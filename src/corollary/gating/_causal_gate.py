@@ -22,7 +22,7 @@ from corollary.errors import InvalidFileError, InvalidInputError, NotFittedError
 from corollary.gating import _gate_networks as networks
 from corollary.gating._distributed import add_gradients, part, total
 from corollary.gating._gate_batches import Batches
-from corollary.gating._gate_features import FeatureSettings, StreamFeatures, corpus_features
+from corollary.gating._gate_features import FeatureSettings, OrderedStream, StreamFeatures, corpus_features
 from corollary.gating._prefix_gates import log_mix
 from corollary.gating._scores import STATISTICS, ExpertScores, blocks
 from corollary.optim import make_optimizer
@@ -207,21 +207,21 @@ class CausalGate:
         """State of `batch` documents without a token."""
         if self.network_ is None:
             raise NotFittedError(self, "start")
-        state = StreamFeatures(batch, self.experts, self.features)
-        state.memory = self.network_.start(batch)
-        return state
+        if self.network_.sequential:
+            return OrderedStream(batch, self.experts, self.features, self.network_.start(batch))
+        return StreamFeatures(batch, self.experts, self.features)
 
     def next_log_weights(self, state: StreamFeatures, statistics: Any) -> Float[np.ndarray, "b k"]:
         """(B, K) log-weights before the next token."""
         if self.network_ is None:
             raise NotFittedError(self, "next_log_weights")
-        if state.memory is not None:
+        if isinstance(state, OrderedStream):
             return self._in_order(state)
         if self._by_hand is None:
             self._by_hand = networks.RowsByHand(self.network_, self._base())
         return self._by_hand(state.read(statistics))
 
-    def _in_order(self, state: StreamFeatures) -> Float32[np.ndarray, "b k"]:
+    def _in_order(self, state: OrderedStream) -> Float32[np.ndarray, "b k"]:
         """One step of a network with a memory; what the memory becomes waits in the state for `advance`."""
         if self.network_ is None:
             raise NotFittedError(self, "next_log_weights")
@@ -232,7 +232,7 @@ class CausalGate:
 
     def advance(self, state: StreamFeatures, log_probs: Any) -> StreamFeatures:
         """Take in a token; changes and returns the state."""
-        if state.memory is not None:
+        if isinstance(state, OrderedStream):
             if state.coming is None:
                 self._in_order(state)
             state.memory, state.coming = state.coming, None

@@ -100,16 +100,6 @@ class StreamFeatures:
         self.likelihood = np.zeros((batch, experts))
         self.share = np.full((batch, len(settings.rates), experts), 1 / experts, dtype=np.float32)
         self.averages = np.zeros((batch, len(settings.decays), experts), dtype=np.float32)
-        self.memory: Any = None  # of a gate that reads in order, and what it becomes with the next token
-        self.coming: Any = None
-
-    def select_rows(self, rows: Any) -> "StreamFeatures":
-        """The documents at these rows."""
-        chosen = StreamFeatures(0, self.likelihood.shape[1], self.settings)
-        chosen.likelihood, chosen.share = self.likelihood[rows], self.share[rows]
-        chosen.averages = self.averages[rows]
-        chosen.memory, chosen.coming = _at(self.memory, rows), _at(self.coming, rows)
-        return chosen
 
     def read(self, statistics: Any) -> Float32[np.ndarray, "b f"]:
         """(B, F) features before the next token."""
@@ -128,8 +118,34 @@ class StreamFeatures:
         self.averages = average_step(self.averages, np.maximum(c, AVERAGE_FLOOR), decay)
 
 
+class OrderedStream(StreamFeatures):
+    """Features of a stream whose gate reads them in order: with the memory of its network.
+
+    Args:
+        batch: B.
+        experts: K.
+        settings: as for the corpus.
+        memory: tensors with the documents on their first axis, alone or in a tuple.
+
+    Example:
+        >>> OrderedStream(2, 3, FeatureSettings(), np.zeros((2, 5))).select_rows(np.array([1])).memory.shape
+        (1, 5)
+    """
+
+    def __init__(self, batch: int, experts: int, settings: FeatureSettings, memory: Any) -> None:
+        super().__init__(batch, experts, settings)
+        self.memory = memory
+        self.coming: Any = None  # what the memory becomes with the next token, once it was asked for
+
+    def select_rows(self, rows: Any) -> "OrderedStream":
+        """The documents at these rows."""
+        chosen = OrderedStream(0, self.likelihood.shape[1], self.settings, _at(self.memory, rows))
+        chosen.likelihood, chosen.share = self.likelihood[rows], self.share[rows]
+        chosen.averages, chosen.coming = self.averages[rows], _at(self.coming, rows)
+        return chosen
+
+
 def _at(memory: Any, rows: Any) -> Any:
-    """Rows of tensors with the documents on their first axis, alone or in a tuple."""
     if memory is None:
         return None
     return tuple(part[rows] for part in memory) if isinstance(memory, tuple) else memory[rows]
