@@ -1,4 +1,4 @@
-"""A head is trained on words of up to 40 symbols, drifts on longer ones, is snapped, and is then right at all lengths."""
+"""A head is trained on words of up to 40 symbols, drifts on longer ones, is snapped, and is right at all lengths."""
 
 from corollary.automata import (
     RationalHead,
@@ -21,7 +21,10 @@ def main() -> None:
     lengths = (40, 1000, 5000)
     print("trained", {n: v["last"] for n, v in length_accuracy(model, problem, lengths, count=32).items()})
     for symbol, told in enumerate(eigen_angles(model.head, q_max=12)):
-        print(f"symbol {symbol} turns by", [f"{t:.4f} (near {f})" for t, f in zip(told["turns"], told["fractions"])])
+        print(
+            f"symbol {symbol} turns by",
+            [f"{t:.4f} (near {f})" for t, f in zip(told["turns"], told["fractions"], strict=True)],
+        )
 
     snapped = model.snap()
     print("snapped", {n: v["last"] for n, v in length_accuracy(snapped, problem, lengths, count=32).items()})
