@@ -32,7 +32,7 @@ RECIPES = {
     "cycle": ("cayley", 8, None, 400, 1e-2, False),
     "flip-flop": ("stochastic", 4, None, 400, 1e-2, False),
     "even-pairs": ("free", 8, None, 500, 3e-3, False),
-    "arithmetic": ("free", 32, None, 1000, 3e-3, True),
+    "arithmetic": ("free", 32, None, 1500, 3e-3, True),
     "addition": ("universal", 12, None, 600, 1e-2, False),
     "random-dfa": ("stochastic", 16, None, 1000, 1e-2, False),
     "s5": ("signed", 16, 0.3, 800, 1e-2, False),

@@ -1,4 +1,4 @@
-"""A parity counter inside a small Llama: nothing changes at first, then every layer reads the state, generating too."""
+"""A parity counter inside a small Llama: nothing changes at first, then every layer reads the state."""
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM

@@ -1,4 +1,4 @@
-"""A head trained on words of up to 40 symbols drifts on longer ones; snapped, it is right at all lengths."""
+"""A head is trained on words of up to 40 symbols, drifts on longer ones, is snapped, and is right at all lengths."""
 
 from corollary.automata import (
     RationalHead,

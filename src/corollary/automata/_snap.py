@@ -28,8 +28,9 @@ from corollary.errors import InvalidInputError
 # Answers of a read-out: (states before (N, f), symbols (N,), states after (N, f)) -> (N,) integers.
 ReadOut = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-PROBE = 40  # words this long look for counterexamples: the length that heads are trained on
-AGREEMENT = 0.99  # of the head's answers on these words: a head that drifts errs on the longest ones
+PROBES = (40, 20, 10)  # lengths of words that look for counterexamples: heads are trained on up to 40
+TRIED = 12  # counterexamples a round, of which the one with the shortest suffix is taken
+AGREEMENT = 0.99  # of the head's answers on these words
 
 
 class _Reader:
@@ -84,7 +85,7 @@ def snap(
             and whose silent places (-1) do not count, e.g. `task("arithmetic").automaton`; with `answer` only.
         tolerance: see `answer`; below half of the distance between two states.
         limit: largest number of states.
-        words: random words of 40 symbols on which machine and head are compared.
+        words: how many random words machine and head are compared on: of 40 symbols, of 20 or 10 where the head drifts.
         seed: of these words.
 
     Returns:
@@ -95,7 +96,8 @@ def snap(
             needs a read-out that says what matters.
 
     Guarantee: the result is an automaton, exact at every length. That it is what the head was meant to compute is what
-        `certify` decides; here it agrees with the head on at least 99 % of the answers to words of 40 symbols.
+        `certify` decides; here it agrees with the head on at least
+        99 % of the answers to those words.
 
     Example:
         >>> import torch
@@ -168,38 +170,38 @@ class _Found:
 
 
 def _learned(reader: _Reader, start: Tensor, *, limit: int, words: int, seed: int) -> tuple[np.ndarray, Tensor]:
-    """States by what suffixes tell apart, suffixes by counterexamples."""
+    """The automaton of the head's answers; where long words say that it drifts, that of shorter ones."""
+    for length in PROBES:
+        probe = Task("probe", reader.domain, 1).sample(words, length, np.random.default_rng(seed))[0]
+        share, found, machine = _fitted(reader, start, probe, limit)
+        if share >= AGREEMENT and found is not None and machine is not None:
+            return _centred(reader, start, machine, found, torch.from_numpy(probe), limit)
+    raise InvalidInputError(
+        f"no automaton of at most {limit} states agrees with the head on {AGREEMENT:.0%} of its answers, not even to "
+        f"words of {PROBES[-1]} symbols; train longer, or raise `limit`"
+    )
+
+
+def _fitted(
+    reader: _Reader, start: Tensor, probe: np.ndarray, limit: int
+) -> tuple[float, _Found | None, Transducer | None]:
+    """States by what suffixes tell apart, suffixes by counterexamples: the best machine met, its share of answers."""
     V = reader.head.vocab_size
     letters: list[tuple[int, ...]] = [(x,) for x in range(V)]
-    pairs = [(x, y) for x in range(V) for y in range(V)] if V <= 8 else []
-    suffixes, rng = [*letters, *pairs], np.random.default_rng(seed)
-    probe = Task("probe", reader.domain, 1).sample(words, PROBE, rng)[0]
-    first = np.full(words, reader.domain.start)
-    truth = reader.answers(start.expand(words, -1), first, torch.from_numpy(probe))
-    best: tuple[float, _Found, Transducer] | None = None
-    while True:
-        found = _told_apart(reader, start, suffixes, limit)
-        if found is None:
-            break
+    suffixes = letters + ([(x, y) for x in range(V) for y in range(V)] if V <= 8 else [])
+    first = np.full(len(probe), reader.domain.start)
+    truth = reader.answers(start.expand(len(probe), -1), first, torch.from_numpy(probe))
+    best: tuple[float, _Found | None, Transducer | None] = (0.0, None, None)
+    while (found := _told_apart(reader, start, suffixes, limit)) is not None:
         machine = Transducer(found.table, reader.signature(found.vectors, found.places, letters).clip(SILENT))
         wrong = np.argwhere(machine.run(probe) != truth)
-        share = 1 - len(wrong) / truth.size
-        if best is None or share > best[0]:
-            best = (share, found, machine)
-        if not len(wrong):
-            break
-        row, place = wrong[wrong[:, 1].argmin()]
-        suffix = _suffix(reader, found, torch.from_numpy(probe[row, : place + 1]), int(truth[row, place]))
-        if suffix in suffixes:
-            break  # the head itself drifts: it answers differently in states that were one
-        suffixes.append(suffix)
-    if best is None or best[0] < AGREEMENT:
-        raise InvalidInputError(
-            f"no automaton of at most {limit} states agrees with the head on {AGREEMENT:.0%} of its answers to "
-            f"words of {PROBE} symbols; train longer, or raise `limit`"
-        )
-    _, found, machine = best
-    return _centred(reader, start, machine, found, torch.from_numpy(probe), limit)
+        best = max(best, (1 - len(wrong) / truth.size, found, machine), key=lambda one: one[0])
+        earliest = wrong[wrong[:, 1].argsort(kind="stable")[:TRIED]]
+        new = {_suffix(reader, found, torch.from_numpy(probe[r, : t + 1]), int(truth[r, t])) for r, t in earliest}
+        if not new - set(suffixes):
+            break  # nothing is wrong; or the head itself drifts, and answers differently in states that were one
+        suffixes.append(min(new - set(suffixes), key=lambda suffix: (len(suffix), suffix)))  # it drifts least on these
+    return best
 
 
 def _told_apart(reader: _Reader, start: Tensor, suffixes: list[tuple[int, ...]], limit: int) -> _Found | None:
@@ -259,7 +261,7 @@ def _centred(
     vector behind the symbol. So means over the first halves of the probe words are tried, then these with a start of
     its own, which is never entered again, then several vectors for a state.
     """
-    short, vectors = probe[:, : PROBE // 2], found.vectors
+    short, vectors = probe[:, : probe.shape[1] // 2], found.vectors
     states = reader.head.states(short, initial=start.expand(len(short), -1)).flatten(0, 1)
     q, visited = np.full(len(short), machine.start), []
     for x in short.numpy().T:
