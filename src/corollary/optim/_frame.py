@@ -271,7 +271,8 @@ def _kind(p: Any) -> str:
 
 def _peaks(grads: list[Tensor]) -> list[float]:
     """Largest absolute entry of each; NaN where one is. One synchronisation for all."""
-    return torch.stack([n.double() for n in torch._foreach_norm(grads, float("inf"))]).tolist()
+    ends = [torch.aminmax(g) if g.numel() else (g.sum(), g.sum()) for g in grads]
+    return torch.stack([torch.maximum(-low, high).double() for low, high in ends]).tolist()
 
 
 def _joined(parts: list[Any]) -> Tensor:
