@@ -261,7 +261,10 @@ def table(records):
         lines.append("")
     if "rounds" in by:
         names = list(by["rounds"][0]["result"])
-        lines += ["Milliseconds of processor time of a round, n = 2 m, float64, projections to a relative gap of 1e-4:", ""]
+        lines += [
+            "Milliseconds of processor time of a round, n = 2 m, float64, projections to a relative gap of 1e-4:",
+            "",
+        ]
         lines += ["| m | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
         for r in by["rounds"]:
             lines.append(f"| {r['cell']['m']} | " + " | ".join(f"{r['result'][k]:.3g}" for k in names) + " |")
