@@ -21,7 +21,9 @@ def beside(name):
 
 PARTS = [beside(n) for n in ("speed", "theory", "networks")]  # CELLS, MORE, QUICK, run(cell), table(records)
 QUICK = [cell for part in PARTS for cell in part.QUICK]
+LAST = ("rounds",)  # minutes with Shampoo's projections
 DEFAULT = [cell for part in PARTS for cell in part.CELLS]
+DEFAULT = sorted(DEFAULT, key=lambda cell: cell["data"] in LAST and cell["m"] > 128)
 FULL = [*DEFAULT, *(cell for part in PARTS for cell in part.MORE if cell not in part.CELLS)]
 
 

@@ -153,7 +153,7 @@ def test_roots_of_singular_matrices():
     assert not cholesky(torch.zeros(2, 2)).any()
 
 
-def test_compiled_once():
+def test_compiled_once(as_shipped):
     import torch._dynamo.testing as dynamo
 
     counter = dynamo.CompileCounter()

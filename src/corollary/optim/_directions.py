@@ -88,12 +88,13 @@ def leon_direction(
     S, M = momentum.to(wide), second_moment.to(wide)
     if method == "augmented" or precision == "bfloat16":
         low = precision == "bfloat16"
-        L = cholesky(M, exact=not low) / eta
-        scale = _positive(M.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None].sqrt() / eta)
-        X = torch.cat([(part / scale).to(torch.bfloat16 if low else wide) for part in (S, L)], dim=-1)
+        # any size near that of [S, L / eta] will do: it keeps squares in range, the iteration does the rest
+        scale = _positive(torch.linalg.vector_norm(M.diagonal(dim1=-2, dim2=-1), 1, -1)[..., None, None].sqrt())
+        X = torch.cat([S / scale, cholesky(M, exact=not low) / (eta * scale)], dim=-1)
+        X = X.to(torch.bfloat16) if low else X
         name = "polar_express" if method in ("augmented", "coupled") else method
         count = steps or (6 if low else STEPS["augmented"])
-        return iterate(X, schedule(name, count))[..., : S.shape[-1]].to(momentum.dtype)
+        return iterate(X, schedule(name, count), columns=S.shape[-1]).to(momentum.dtype)
     A = damped(S @ S.mT + M / eta**2, damping)
     count = STEPS[method] if steps is None else steps
     if method == "coupled":
@@ -229,16 +230,16 @@ def cholesky(M: Tensor, *, exact: bool = True) -> Tensor:
     """A lower L with L L^T = M, in float64 if exact, with a relative jitter where M is singular; zero for zero."""
     dtype = M.dtype
     M = M.double() if exact else M
-    trace = M.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
-    unit = M / torch.where(trace > 0, trace, torch.ones_like(trace))
-    eye = torch.eye(M.shape[-1], dtype=M.dtype, device=M.device)
-    jitter = 8 * torch.finfo(M.dtype).eps
-    L, failed = torch.linalg.cholesky_ex(unit)
-    while bool(failed.any()) and jitter < 1:
-        again, failed_again = torch.linalg.cholesky_ex(unit + jitter * eye)
-        L = torch.where((failed > 0)[..., None, None], again, L)
-        failed, jitter = torch.where(failed > 0, failed_again, failed), 10 * jitter
-    return (L * trace.clamp_min(0).sqrt()).to(dtype)
+    L, failed = torch.linalg.cholesky_ex(M)
+    if bool(failed.any()):
+        trace = M.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+        unit = M / _positive(trace)
+        eye, jitter = torch.eye(M.shape[-1], dtype=M.dtype, device=M.device), 8 * torch.finfo(M.dtype).eps
+        while bool(failed.any()) and jitter < 1:
+            again, failed_again = torch.linalg.cholesky_ex(unit + jitter * eye)
+            L = torch.where((failed > 0)[..., None, None], again * trace.clamp_min(0).sqrt(), L)
+            failed, jitter = torch.where(failed > 0, failed_again, failed), 10 * jitter
+    return L.to(dtype)
 
 
 def damped(A: Tensor, relative: float | None) -> Tensor:
@@ -266,20 +267,24 @@ def root_times(A: Tensor, S: Tensor, polynomials: tuple[tuple[float, float, floa
     return (Q / square.sqrt()) @ S
 
 
-def iterate(X: Tensor, polynomials: tuple[tuple[float, float, float], ...]) -> Tensor:
+def iterate(X: Tensor, polynomials: tuple[tuple[float, float, float], ...], *, columns: int | None = None) -> Tensor:
     """X <- p(X X^T) X for each polynomial, X (..., m, n), m <= n; two steps a time on the Gram matrix.
 
     Two, since each step on the Gram matrix alone multiplies the rounding of small directions, and a new one forgets it.
+    The first `columns` of the result are given.
     """
-    for i, (first, second) in enumerate(zip_longest(polynomials[::2], polynomials[1::2])):
+    pairs = list(zip_longest(polynomials[::2], polynomials[1::2]))
+    for i, (first, second) in enumerate(pairs):
         B = X @ X.mT
         if i == 0:  # a tighter bound on the norm than ||X||_F: sqrt(||X X^T||_F)
-            square = _positive(torch.linalg.matrix_norm(B, keepdim=True) * SAFETY**2)
-            B, X = B / square, X / square.sqrt()
+            square = torch.linalg.matrix_norm(B, keepdim=True).mul_(SAFETY**2).clamp_min_(torch.finfo(B.dtype).tiny)
+            B = B / square
         T = _polynomial(B, *first)
         if second is not None:
             T = _polynomial((T @ B) @ T, *second) @ T
-        X = T @ X
+        if i == 0:
+            T = T / square.sqrt()
+        X = T @ (X if i + 1 < len(pairs) else X[..., :columns])
     return X
 
 

@@ -21,7 +21,8 @@ SCALES: dict[str | None, Callable[[int, int], float]] = {
     "original": lambda rows, columns: max(1.0, rows / columns) ** 0.5,
     "match_rms_adamw": lambda rows, columns: 0.2 * max(rows, columns) ** 0.5,
 }
-BATCHED = 1 << 18  # numbers in a batch of equal shapes: above, a product keeps the machine busy by itself
+SIDE = 96  # on a CPU, a product of matrices with a longer smaller side keeps it busy by itself: measured
+BATCHED = 1 << 26  # numbers in a batch
 KNOWN = {
     *("betas", "eta", "weight_decay", "precision", "method", "steps", "damping", "grad_bound", "nesterov", "scale"),
     *("adamw_lr", "adamw_betas", "adamw_eps", "adamw_weight_decay", "samples", "seed", "normalise", "rms"),
@@ -271,7 +272,8 @@ def _kind(p: Any) -> str:
 
 def _peaks(grads: list[Tensor]) -> list[float]:
     """Largest absolute entry of each; NaN where one is. One synchronisation for all."""
-    return torch.stack([n.double() for n in torch._foreach_norm(grads, float("inf"))]).tolist()
+    ends = [torch.aminmax(g) if g.numel() else (g.sum(), g.sum()) for g in grads]
+    return torch.stack([torch.maximum(-low, high).double() for low, high in ends]).tolist()
 
 
 def _joined(parts: list[Any]) -> Tensor:
@@ -285,7 +287,8 @@ def _batches(entries: list[Entry]) -> list[list[Entry]]:
     for e in entries:
         key = (e.shape, e.gradient.dtype, e.gradient.device)
         batch = open_batches.get(key)
-        if batch is None or (sum(o.count for o in batch) + e.count) * e.shape[0] * e.shape[1] > BATCHED:
+        numbers = (sum(o.count for o in batch or ()) + e.count) * e.shape[0] * e.shape[1]
+        if batch is None or numbers > BATCHED or (e.gradient.device.type == "cpu" and min(e.shape) > SIDE):
             open_batches[key] = batch = []
             found.append(batch)
         batch.append(e)

@@ -161,7 +161,12 @@ def _closure(make: Make) -> None:
 
     optimizer.step(closure)
     returned: Any = optimizer.step(closure)  # twice: some rules only look in the first
-    if not calls or returned is None or not math.isfinite(float(returned)) or not bool(W.any()):
+    if (
+        not calls
+        or returned is None
+        or not math.isfinite(float(torch.as_tensor(returned).detach()))
+        or not bool(W.any())
+    ):
         raise AssertionError("step(closure) must call it with gradients enabled, step, and return its value")
 
 
