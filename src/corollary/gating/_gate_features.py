@@ -5,6 +5,7 @@ its recent
 log-probabilities at several decays, and three statistics of its context. Everything depends on earlier tokens only.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +102,13 @@ class StreamFeatures:
         self.share = np.full((batch, len(settings.rates), experts), 1 / experts, dtype=np.float32)
         self.averages = np.zeros((batch, len(settings.decays), experts), dtype=np.float32)
 
+    def select_rows(self, rows: Any) -> "StreamFeatures":
+        """The documents at these rows."""
+        chosen = copy.copy(self)
+        chosen.likelihood, chosen.share = self.likelihood[rows], self.share[rows]
+        chosen.averages = self.averages[rows]
+        return chosen
+
     def read(self, statistics: Any) -> Float32[np.ndarray, "b f"]:
         """(B, F) features before the next token."""
         posterior = BayesGate(self.likelihood.shape[1]).next_log_weights(
@@ -139,9 +147,9 @@ class OrderedStream(StreamFeatures):
 
     def select_rows(self, rows: Any) -> "OrderedStream":
         """The documents at these rows."""
-        chosen = OrderedStream(0, self.likelihood.shape[1], self.settings, _at(self.memory, rows))
-        chosen.likelihood, chosen.share = self.likelihood[rows], self.share[rows]
-        chosen.averages, chosen.coming = self.averages[rows], _at(self.coming, rows)
+        chosen = super().select_rows(rows)
+        assert isinstance(chosen, OrderedStream)
+        chosen.memory, chosen.coming = _at(self.memory, rows), _at(self.coming, rows)
         return chosen
 
 
