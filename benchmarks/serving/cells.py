@@ -183,6 +183,11 @@ def resident(pid):
     return round(next(int(x.split()[1]) for x in lines if x.startswith("VmRSS")) / 1024, 1)
 
 
+def _others(records):
+    """What else the machine was doing: the load average before each run."""
+    return "load average before each run: " + ", ".join(f"{r['result'].get('load_before', '?')}" for r in records)
+
+
 def table(records, kind=None):
     parts = []
     for name, write in (("open", _open_table), ("closed", _closed_table), ("memory", _memory_table)):
@@ -203,7 +208,7 @@ def _open_table(records):
     first = records[0]["cell"]
     load_ = f"{first['rate']} requests a second, {first['connections']} connections"
     head = f"{load_}, upstream of 50 ms, {len(records)} runs: mean (range)"
-    return "\n".join([head, "", *lines])
+    return "\n".join([head, "", *lines, "", _others(records)])
 
 
 def _closed_table(records):
@@ -214,7 +219,7 @@ def _closed_table(records):
         shown = records[0]["result"].get("peer", name) if name == "litellm" else name
         lines.append(f"| {shown} | {np.mean(x):.0f} | {', '.join(f'{v:.0f}' for v in x)} |")
     head = f"closed loop, {records[0]['cell']['connections']} connections, one process each"
-    return "\n".join([head, "", *lines])
+    return "\n".join([head, "", *lines, "", _others(records)])
 
 
 def _memory_table(records):
