@@ -84,7 +84,7 @@ class _Completion(_Body):
 class ChatRequest(_Completion):
     """Body of `POST /v1/chat/completions`."""
 
-    messages: list[Message] = Field(min_length=1, max_length=4096)
+    messages: list[Message] = Field(min_length=1)
     max_completion_tokens: Tokens | None = None
 
 
@@ -98,14 +98,14 @@ class EmbeddingRequest(_Body):
     """Body of `POST /v1/embeddings`."""
 
     model: Name
-    input: str | Annotated[list[str], Field(min_length=1, max_length=2048)]
+    input: str | Annotated[list[str], Field(min_length=1)]
     corollary: Options | None = None
 
 
 class RouteRequest(_Body):
     """Body of `POST /v1/route`: a conversation or a prompt; no model is asked."""
 
-    messages: list[Message] | None = Field(default=None, min_length=1, max_length=4096)
+    messages: list[Message] | None = Field(default=None, min_length=1)
     prompt: str | None = None
     corollary: Options | None = None
 
