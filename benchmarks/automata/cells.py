@@ -6,23 +6,12 @@ specification), `gap` (smallest dimension, random against learned), `speed` (one
 Trained on words of 1 to 40 symbols, tested at 40, 41 to 256, 500 and 1000: the last answer of 128 fresh words a length.
 """
 
-import importlib.util
 import time
-from pathlib import Path
 
 import numpy as np
 
-
-def beside(name):
-    """A module of this folder, which is no package."""
-    where = Path(__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(f"corollary_bench_automata_{name}", where)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-speed = beside("speed").speed
+from . import report
+from .speed import speed
 
 FOUR = ("cycle", "even-pairs", "arithmetic", "parity")
 # What our runs found to converge: family and size of the head, steps, step size, curriculum.
@@ -285,6 +274,4 @@ def _mean_error(head, d, all_words, target):
 
 def table(records):
     """Percent by task and length; peers beside the published figures; the paper's settings; the gap; the speed."""
-    return "\n".join(
-        beside("report").lines(records, recipes=RECIPES, bins=BINS, peers=PEERS, four=FOUR, published=PUBLISHED)
-    )
+    return "\n".join(report.lines(records, recipes=RECIPES, bins=BINS, peers=PEERS, four=FOUR, published=PUBLISHED))

@@ -4,9 +4,7 @@ Its two members were chosen on inner folds of one training part of MMLU; nothing
 folds and seeds are those of `cells.py`.
 """
 
-import importlib.util
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -23,21 +21,14 @@ def run(cell):
 
     values, log, seconds, against = (mmlu if cell["on"] == "mmlu" else nine)(cell)
     found = evaluate(log, values, repeats=200, seed=cell["seed"], against=against)
-    shown = cells().slim
+    from . import slim as shown
+
     return {
         "routers": {name: shown(found["routers"][name]) for name in values},
         "against": against,
         "seconds_a_fit": round(seconds, 2),
         "prompts": len(log),
     }
-
-
-def cells():
-    """The module `cells.py` beside this one: data, and the numbers that tables show."""
-    spec = importlib.util.spec_from_file_location("deferral_cells", Path(__file__).with_name("cells.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def mmlu(cell):
@@ -48,7 +39,9 @@ def mmlu(cell):
 
     from corollary.deferral.routing import AveragedRouter, PromptRouter
 
-    log = cells().mmlu_log()
+    from . import mmlu_log
+
+    log = mmlu_log()
     n, seconds = len(log), 0.0
     values = {name: np.zeros((n, 2)) for name in ("averaged", "value", "ridge")}
     if cell["protocol"] == "in-domain":
@@ -72,7 +65,9 @@ def nine(cell):
     """A random fifth of the nine models' prompts, beside the strongest peer and every single model."""
     from corollary.deferral.routing import AveragedRouter, NeighbourRouter, PromptRouter, read_log
 
-    log = read_log(cells().folder() / "nine_llms_train.parquet")
+    from . import folder
+
+    log = read_log(folder() / "nine_llms_train.parquet")
     order = np.random.default_rng(cell["seed"]).permutation(len(log))
     cut = len(log) // 5
     learn, rest = log.select(order[cut:]), log.select(order[:cut])

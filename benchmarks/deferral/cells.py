@@ -9,23 +9,13 @@ Nine models, costs proportional to size: AIQ on five random splits against the f
 The data lie in the folder named by COROLLARY_DATA.
 """
 
-import importlib.util
 import os
 import time
 from pathlib import Path
 
+from . import averaged, budgeted, images, rejection
 
-def beside(name):
-    """A module of this folder, which is no package."""
-    spec = importlib.util.spec_from_file_location(
-        f"corollary_bench_deferral_{name}", Path(__file__).with_name(f"{name}.py")
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-PARTS = [beside(n) for n in ("rejection", "images", "averaged", "budgeted")]  # CELLS, MORE, run(cell), table(records)
+PARTS = (rejection, images, averaged, budgeted)  # CELLS, MORE, run(cell), table(records)
 SEEDS = (0, 1, 2)
 MMLU = [{"data": "mmlu", "protocol": p, "seed": s} for s in SEEDS for p in ("in-domain", "unseen")]
 SPEED = [{"data": "speed", "seed": s} for s in range(2)]

@@ -4,27 +4,15 @@ A text cell runs the demo's pipeline for one seed and returns bits per byte of e
 other kinds lie beside this file: transformer experts on four domains, and the studies around them.
 """
 
-import importlib.util
 import json
 import resource
 import tempfile
 import time
 from pathlib import Path
 
+from . import million, speed, studies, transformers, weights, worlds
 
-def beside(name):
-    """A module of this folder, which is no package."""
-    spec = importlib.util.spec_from_file_location(
-        f"corollary_bench_gating_{name}", Path(__file__).with_name(f"{name}.py")
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-PARTS = [
-    beside(n) for n in ("worlds", "million", "studies", "weights", "speed", "transformers")
-]  # CELLS, QUICK, MORE, run(cell), table(records)
+PARTS = (worlds, million, studies, weights, speed, transformers)  # CELLS, QUICK, MORE, run(cell), table(records)
 QUICK = [
     {"data": "text", "seed": 0},
     {"data": "finite", "seed": 0, "n": 100, "p": 4},

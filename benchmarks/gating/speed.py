@@ -3,9 +3,7 @@
 Both sides of a ratio take turns, token by token, in one process; medians over tokens.
 """
 
-import importlib.util
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -13,17 +11,8 @@ from corollary import gating
 from corollary.documents import Documents
 from corollary.models import NgramModel, TransformerConfig, TransformerLM
 
+from . import texts, trained
 
-def beside(name):
-    spec = importlib.util.spec_from_file_location(
-        f"corollary_bench_gating_{name}", Path(__file__).with_name(f"{name}.py")
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-texts, trained = beside("texts"), beside("trained")
 SHAPES = ((128, 256, 1), (128, 256, 8), (128, 8000, 1), (128, 8000, 8), (256, 256, 1), (256, 8000, 8))
 CELLS = [
     *({"data": "overhead", "width": w, "vocab": v, "batch": b} for w, v, b in SHAPES),

@@ -5,26 +5,14 @@
 - generalisation: gap between training and test of the gate, against the gate's size and against the experts' size.
 """
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 
 from corollary import gating
 from corollary.documents import Documents
 from corollary.models import NgramModel
 
+from . import texts, trained
 
-def beside(name):
-    spec = importlib.util.spec_from_file_location(
-        f"corollary_bench_gating_{name}", Path(__file__).with_name(f"{name}.py")
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-texts, trained = beside("texts"), beside("trained")
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 CELLS = [
     *({"data": "conflict", "seed": 0, "width": w, "steps": 150} for w in (16, 32, 64, 128)),

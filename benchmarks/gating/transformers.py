@@ -4,27 +4,16 @@ Every model continues from the same trunk (trained on all domains alike), with t
 pooled models are given as many updates as all experts together; one more has those of a single expert.
 """
 
-import importlib.util
 import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from corollary import gating
 from corollary.models import merge_models, sample
 
+from . import texts, trained
 
-def beside(name):
-    spec = importlib.util.spec_from_file_location(
-        f"corollary_bench_gating_{name}", Path(__file__).with_name(f"{name}.py")
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-texts, trained = beside("texts"), beside("trained")
 CELLS = [{"data": "transformers", "seed": s, "width": 128, "steps": 220} for s in range(3)]
 QUICK = [{"data": "transformers", "seed": 0, "width": 32, "steps": 60}]
 MORE = [

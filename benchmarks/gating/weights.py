@@ -4,24 +4,12 @@ All models have one small size, start alike, and have the same number of updates
 the width, MDE and the gate have experts, whose training is their price.
 """
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 
 from corollary import gating
 
+from . import transformers as main
 
-def beside(name):
-    spec = importlib.util.spec_from_file_location(
-        f"corollary_bench_gating_{name}", Path(__file__).with_name(f"{name}.py")
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-main = beside("transformers")
 texts, trained = main.texts, main.trained
 CELLS = [{"data": "weights", "seed": 0, "width": 32, "steps": 400}]
 QUICK = []

@@ -5,21 +5,9 @@ round beside FTRL's and Shampoo's projections), `stationarity` (theorem 13), `ac
 `theory.py`; `speed` and `memory` in `speed.py`.
 """
 
-import importlib.util
-from pathlib import Path
+from . import networks, speed, theory
 
-
-def beside(name):
-    """A module of this folder, which is no package."""
-    spec = importlib.util.spec_from_file_location(
-        f"corollary_bench_optim_{name}", Path(__file__).with_name(f"{name}.py")
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-PARTS = [beside(n) for n in ("speed", "theory", "networks")]  # CELLS, MORE, QUICK, run(cell), table(records)
+PARTS = (speed, theory, networks)  # CELLS, MORE, QUICK, run(cell), table(records)
 QUICK = [cell for part in PARTS for cell in part.QUICK]
 LAST = ("rounds",)  # minutes with Shampoo's projections
 DEFAULT = [cell for part in PARTS for cell in part.CELLS]

@@ -7,7 +7,6 @@ within one run.
 """
 
 import asyncio
-import importlib.util
 import json
 import os
 import subprocess
@@ -21,10 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
+from . import load
+
 HERE = Path(__file__).parent
-spec = importlib.util.spec_from_file_location("serving_load", HERE / "load.py")
-load = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(load)
 
 DELAY = 0.05  # seconds of the mock upstream
 CONNECTIONS = 100

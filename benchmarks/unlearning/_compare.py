@@ -3,8 +3,8 @@
 import time
 from itertools import product
 
-from benchmarks.unlearning import _tofu_models as world
-from benchmarks.unlearning._trial import ROOM, best, encoded, kept_rouge, on_validation, reported, trial
+from . import _tofu_models as world
+from ._trial import ROOM, best, encoded, kept_rouge, on_validation, reported, trial
 
 # Epochs over the forget set: it has 13 batches in forget10 and 2 in forget01.
 HEAD_EPOCHS = {"forget10": (30, 100), "forget01": (100, 300)}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from benchmarks.unlearning import _tofu_models as world
+from . import _tofu_models as world
 
 AUTHOR = 20
 ROOM = 0.05  # retain ROUGE may fall this far below the base's

@@ -1,12 +1,7 @@
 """Cells of the benchmark of `corollary.unlearning`, for `corollary bench unlearning`."""
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-from benchmarks.unlearning._compare import FIRST, OURS, REST, cells
-from benchmarks.unlearning._summary import table
+from ._compare import FIRST, OURS, REST, cells
+from ._summary import table
 
 __all__ = ["DEFAULT", "FULL", "QUICK", "run_cell", "table"]
 
@@ -29,14 +24,14 @@ FULL = [*DEFAULT, *cells(REST, (0, 1, 2)), *cells((*FIRST, *REST), (0, 1, 2), ("
 def run_cell(cell):
     """One cell of the grid, as plain values."""
     if cell["data"] == "spike":
-        from benchmarks.unlearning._spike import spike
+        from ._spike import spike
 
         return spike(cell["seed"])
     if cell["data"] == "speed":
-        from benchmarks.unlearning._speed import speed
+        from ._speed import speed
 
         return speed(cell["seed"])
-    from benchmarks.unlearning._compare import compare
+    from ._compare import compare
 
     found = compare(cell["data"], cell["method"], cell["seed"], epochs=cell.get("epochs"))
     return {k: v if isinstance(v, str) else float(f"{v:.6g}") for k, v in found.items()}

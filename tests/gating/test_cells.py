@@ -1,19 +1,17 @@
-import importlib.util
 import json
 import os
 from pathlib import Path
 
 import pytest
 
+from corollary.cli.bench import load_theme
+
 BENCH = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
 def cells():
-    spec = importlib.util.spec_from_file_location("gating_cells", BENCH / "gating" / "cells.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_theme(BENCH, "gating")
 
 
 def test_every_cell_belongs_to_one_part(cells):

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -75,7 +76,10 @@ def run(
 
 
 def load_theme(folder: Path, theme: str) -> Any:
-    """The module `benchmarks/<theme>/cells.py`: grids QUICK, DEFAULT, FULL and `run_cell`."""
+    """The module `benchmarks/<theme>/cells.py`: grids QUICK, DEFAULT, FULL and `run_cell`.
+
+    Its folder is a package while it is loaded: parts of a benchmark take one another by `from . import part`.
+    """
     path = folder / theme / "cells.py"
     if "/" in theme or not path.is_file():
         known = sorted(p.parent.name for p in folder.glob("*/cells.py"))
@@ -85,10 +89,13 @@ def load_theme(folder: Path, theme: str) -> Any:
             else f"there is no benchmark in {folder}; run in a checkout, or give --folder"
         )
         raise InvalidInputError(f"no benchmark is called {theme!r}: {have}")
-    spec = importlib.util.spec_from_file_location(f"corollary_bench_{theme}", path)
+    name = f"corollary_bench_{theme}"
+    for loaded in [n for n in sys.modules if n == name or n.startswith(f"{name}.")]:
+        del sys.modules[loaded]  # of another checkout
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=[str(path.parent)])
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
