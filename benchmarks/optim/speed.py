@@ -50,7 +50,7 @@ def speed(cell):
         names[2]: (Leon(weights[names[2]]), False),
         names[3]: (Leon(weights[names[3]], precision="bfloat16"), False),
     }
-    found = interleaved(optimizers, weights, 40 if m <= 256 else 12 if m == 512 else 4)
+    found = interleaved(optimizers, weights, 300 if m == 128 else 40 if m == 256 else 12 if m == 512 else 4)
     state = optimizers["Leon"][0].state[weights["Leon"][0]]
     S, M = state["momentum"], state["second_moment.0"][0]
     exact = leon_direction(S.double(), M.double())

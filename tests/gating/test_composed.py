@@ -8,7 +8,7 @@ import pytest
 from corollary.documents import Documents
 from corollary.errors import InvalidFileError, InvalidInputError
 from corollary.gating import BayesGate, CausalGate, ComposedLM, FixedShareGate, StaticGate, score_experts
-from corollary.gating._mixing import truncate_weights
+from corollary.gating._mixing import SMALL, mix_rows, truncate_weights
 from corollary.models import NgramModel, generate, load, sample
 
 WORDS = [
@@ -100,6 +100,21 @@ def test_a_constant_gate_gives_exactly_the_mixture(experts):
     assert np.abs(docs.sums(composed.log_probs(docs)) - exact).max() < 1e-3  # float32 output
     one = ComposedLM({"only": experts["sums"]}, BayesGate(1))
     assert np.abs(one.log_probs(docs) - experts["sums"].log_probs(docs)).max() < 1e-5
+
+
+@pytest.mark.parametrize("depth", [5.0, 60.0, 600.0])
+def test_mixing_in_float32_is_as_exact_as_its_tables(rng, depth):
+    """Relative to float64 at most some 1e-7; where float32 would underflow the exact form takes over."""
+    vocabulary = SMALL
+    tables = [-depth * rng.random((2, vocabulary)) for _ in range(3)]
+    tables = [t - np.logaddexp.reduce(t, axis=1, keepdims=True) for t in tables]
+    weights = np.log(rng.dirichlet(np.ones(3), 2))
+    weights[0] = [0.0, -np.inf, -np.inf]
+    exact = np.logaddexp.reduce(np.stack(tables, 1) + weights[:, :, None], axis=1)
+    assert np.allclose(mix_rows(weights, tables), exact, rtol=0, atol=1e-12)
+    # a table entry of -x is itself rounded by x * 6e-8; far below one in total
+    assert np.allclose(mix_rows(weights, tables, single=True), exact, rtol=0, atol=1e-7 * (depth + 10))
+    assert np.isfinite(mix_rows(weights, tables, single=True)).all()
 
 
 def test_generation_is_seeded_and_the_trust_sums_to_one(model):

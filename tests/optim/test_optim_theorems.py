@@ -335,3 +335,19 @@ def test_the_directions_of_section_3_5():
         S, M = 0.9 * S + noise, 0.9 * M + noise @ noise.T
         values.append(float(torch.linalg.svdvals(leon_direction(S, M)).mean()))
     assert np.mean(values[100:]) == pytest.approx(0.575, abs=0.015)  # the notes' draw; predicted .587 in the limit
+
+
+def test_why_follow_the_leader_stalls_or_not(rng):
+    """(1 - b) sum_{t<T} ||S_t|| + ||S_T|| = sum <G_t, polar(S_{t-1})> + sum B_t, B_t = ||S_t|| - <polar(S_{t-1}), S_t>."""
+    beta = 0.9
+    for _ in range(20):
+        G = torch.from_numpy(rng.standard_normal((30, 3, 5)) + 0.5 * rng.standard_normal((3, 5)))
+        S, P, norms, played, turned = torch.zeros(3, 5).double(), torch.zeros(3, 5).double(), [], 0.0, 0.0
+        for g in G:
+            S = beta * S + g
+            norms.append(float(torch.linalg.matrix_norm(S, "nuc")))
+            played, turned = played + float((g * P).sum()), turned + norms[-1] - float((P * S).sum())
+            P = muon_direction(S)
+        left = (1 - beta) * sum(norms[:-1]) + norms[-1]
+        assert left == pytest.approx(played + turned, rel=1e-10)
+        assert turned >= 0

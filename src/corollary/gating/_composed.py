@@ -18,7 +18,7 @@ from jaxtyping import Float, Float32, Float64, Integer
 
 from corollary.documents import Documents
 from corollary.errors import InvalidFileError, InvalidInputError
-from corollary.gating._mixing import mix_rows, truncate_weights
+from corollary.gating._mixing import SINGLE, mix_rows, truncate_weights
 from corollary.gating._prefix_gates import (
     PrefixGate,
     gate_from_description,
@@ -214,7 +214,8 @@ class ComposedLM:
         """(B, V) natural-log probabilities of the next token."""
         said, weights = self._heard(state)
         state["next"] = (said, weights)  # the same forward pass serves `advance`
-        return mix_rows(self._of_models(state["past"], weights), said)
+        single = all(str(getattr(m, "dtype", None)) in SINGLE for m in self._voices)
+        return mix_rows(self._of_models(state["past"], weights), said, single=single)
 
     def next_trust(self, state: dict[str, Any]) -> Float[np.ndarray, "b p"]:
         """(B, p) weight of each expert in the gate before the next token: whom the model listens to."""

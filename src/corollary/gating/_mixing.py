@@ -10,6 +10,8 @@ from corollary.documents import Documents
 from corollary.gating._prefix_gates import log_mix
 
 TINY = 1e-290
+SINGLE_TINY = 1e-30  # in float32, well above where numbers lose digits
+SINGLE = ("torch.float32", "torch.bfloat16", "torch.float16")  # weights whose tables are no more exact than float32
 SMALL = 4096  # numbers of a table below which calling torch costs more than it saves
 
 
@@ -43,8 +45,12 @@ def mixture_bits(bits: Float[np.ndarray, "n j"], prior: Float[np.ndarray, " j"])
         return -log_mix(-bits * np.log(2), np.log(prior))[:, None] / np.log(2)
 
 
-def mix_rows(log_weights: Float[np.ndarray, "b m"], log_probs: Sequence[Any]) -> Float[np.ndarray, "b v"]:
+def mix_rows(
+    log_weights: Float[np.ndarray, "b m"], log_probs: Sequence[Any], *, single: bool = False
+) -> Float[np.ndarray, "b v"]:
     """(B, V) log of the mixture of M tables (B, V); in torch, whose exponentials are several times numpy's.
+
+    With `single` they are taken in float32, for tables of networks in float32, which are no more exact themselves.
 
     Example:
         >>> tables = [np.log(np.array([[0.9, 0.1]])), np.log(np.array([[0.1, 0.9]]))]
@@ -55,9 +61,16 @@ def mix_rows(log_weights: Float[np.ndarray, "b m"], log_probs: Sequence[Any]) ->
         return log_mix(log_weights[:, :, None], np.stack(log_probs, axis=1), axis=1)
     import torch
 
+    tables = [torch.from_numpy(np.asarray(rows)) for rows in log_probs]
     weights = torch.from_numpy(np.asarray(log_weights, dtype=np.float64))
-    joint = torch.empty((len(log_probs), *log_probs[0].shape), dtype=torch.float64)
-    for k, rows in enumerate(log_probs):
-        torch.add(torch.from_numpy(np.asarray(rows, dtype=np.float64)), weights[:, k, None], out=joint[k])
+    if single:
+        shares, total = weights.exp().float(), torch.zeros(tables[0].shape)
+        for k, table in enumerate(tables):
+            total.addcmul_(table.to(torch.float32, copy=True).exp_(), shares[:, k, None])
+        if float(total.min()) > SINGLE_TINY:
+            return total.double().log_().numpy()
+    joint = torch.empty((len(tables), *tables[0].shape), dtype=torch.float64)
+    for k, table in enumerate(tables):
+        torch.add(table.double(), weights[:, k, None], out=joint[k])
     total = joint.exp().sum(0)  # all are at most 1, so that only underflow needs the slower form
     return (total.log_() if float(total.min()) > TINY else torch.logsumexp(joint, dim=0)).numpy()

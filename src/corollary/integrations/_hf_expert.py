@@ -115,6 +115,11 @@ class HFExpert:
         """Where the weights are."""
         return self.model.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights: how exact the numbers are."""
+        return self.model.dtype
+
     def encode(self, text: str) -> Int[np.ndarray, " n"]:
         """Token ids of a text, without the symbols that start and end one, in this library's numbering."""
         return self._swap(np.asarray(self._spoken()(text, add_special_tokens=False)["input_ids"], dtype=np.int32))

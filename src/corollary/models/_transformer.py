@@ -245,6 +245,11 @@ class TransformerLM(nn.Module):
         state.log_probs = _normalise(self.logits_of(state.hidden[:, -1]))
         return state
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights: how exact the numbers are."""
+        return self.embedding.weight.dtype
+
     def next_log_probs(self, state: TransformerState) -> Float[np.ndarray, "b vocab"]:
         """(B, vocab) natural-log probabilities of the next token, in float64."""
         return state.log_probs

@@ -4,6 +4,8 @@ Sources: Polar Express, Amsel et al., arXiv:2505.16932 (numbers as in the public
 Jordan's public code; the cubic is Newton-Schulz. Fidelity: coefficients read in the authors' public code.
 """
 
+from functools import cache
+
 SAFETY = 1.01  # the first matrix is divided by this, so that rounding cannot push a singular value over 1
 
 CUBIC = (1.5, -0.5, 0.0)
@@ -20,6 +22,7 @@ POLAR_EXPRESS = (
 )
 
 
+@cache
 def schedule(method: str, steps: int) -> tuple[tuple[float, float, float], ...]:
     """(a, b, c) of each step; all Polar Express steps but the last are scaled against overshooting."""
     if method == "newton_schulz":
