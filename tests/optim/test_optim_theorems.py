@@ -338,7 +338,7 @@ def test_the_directions_of_section_3_5():
 
 
 def test_why_follow_the_leader_stalls_or_not(rng):
-    """(1 - b) sum_{t<T} |S_t| + |S_T| = sum <G_t, P_{t-1}> + sum B_t; P = polar(S), B_t = |S_t| - <P_{t-1}, S_t> >= 0."""
+    """(1 - b) sum_{t<T} |S_t| + |S_T| = sum <G_t, P_{t-1}> + sum B_t, P = polar(S), B_t = |S_t| - <P_{t-1}, S_t>."""
     beta = 0.9
     for _ in range(20):
         G = torch.from_numpy(rng.standard_normal((30, 3, 5)) + 0.5 * rng.standard_normal((3, 5)))
