@@ -128,7 +128,7 @@ class NgramModel:
         out = np.full(len(state), self.tables[0].log_prob[0], dtype=np.float64)
         for shorter, longer, at, known, context in self._walk(state):
             key = (context << _BYTE) | last
-            row = np.minimum(np.searchsorted(longer.keys, key), len(longer.keys) - 1)
+            row = np.minimum(longer.keys.searchsorted(key), len(longer.keys) - 1)
             escaped = out + np.where(known, shorter.log_escape[at], 0.0)
             out = np.where(known & (longer.keys[row] == key), longer.log_prob[row], escaped)
         return out

@@ -156,5 +156,5 @@ def find(
     table: UInt64[np.ndarray, " rows"], wanted: UInt64[np.ndarray, " m"]
 ) -> tuple[Int[np.ndarray, " m"], Bool[np.ndarray, " m"]]:
     """Where each wanted key would lie in a sorted table, and whether it is there."""
-    row = np.minimum(np.searchsorted(table, wanted), max(len(table) - 1, 0))
+    row = np.minimum(table.searchsorted(wanted), max(len(table) - 1, 0))
     return row, (table[row] == wanted if len(table) else np.zeros(len(wanted), dtype=bool))
