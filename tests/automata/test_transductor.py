@@ -19,8 +19,6 @@ from corollary.automata import (
     fixed_head,
     learn,
     length_accuracy,
-    string_task,
-    string_tasks,
     task,
     tasks,
     universal,
@@ -299,37 +297,6 @@ def test_every_task_samples_and_is_minimal():
     for bad in (lambda: task("unknown"), lambda: task("parity", k=3)):
         with pytest.raises(InvalidInputError):
             bad()
-
-
-STRINGS = {
-    "reverse": lambda w: w[::-1],
-    "duplicate": lambda w: w + w,
-    "odds-first": lambda w: w[1::2] + w[0::2],
-    "bucket-sort": sorted,
-    "missing-duplicate": lambda w: [w[w.index(2) - len(w) // 2]],
-    "binary-addition": lambda w: [
-        int(b) for b in f"{_value(w[: len(w) // 2]) + _value(w[len(w) // 2 :]):0{len(w) // 2 + 1}b}"[::-1]
-    ],
-}
-
-
-def _value(digits):
-    return sum(d << i for i, d in enumerate(digits))
-
-
-@pytest.mark.parametrize("name", string_tasks())
-def test_string_tasks_word_by_word(name):
-    problem = string_task(name)
-    x, y = problem.sample(20, 8, np.random.default_rng(0))
-    for row, answers in zip(x.tolist(), y.tolist(), strict=True):
-        asked = [i for i, a in enumerate(answers) if a >= 0]
-        assert all(row[i] == problem.vocab_size - 1 for i in asked)
-        assert [answers[i] for i in asked] == STRINGS[name](row[: asked[0]])
-    assert y.max() < problem.classes
-    with pytest.raises(InvalidInputError, match="known"):
-        string_task("unknown")
-    config = TransductorConfig(vocab_size=problem.vocab_size, classes=problem.classes, width=16, layers=1, heads=2)
-    assert learn(RationalTransductor(config), problem, steps=2, lengths=(2, 4)) > 0
 
 
 def test_shares_count_what_they_say():

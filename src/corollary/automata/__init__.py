@@ -33,6 +33,7 @@ _HOME = {
     "certify": "_certify",
     "certify_float": "_certify",
     "counter_head": "_constructions",
+    "digit_values": "_numbers",
     "draw": "_pictures",
     "eigen_angles": "_angles",
     "equivalent": "_wfa",

@@ -36,8 +36,8 @@ def certify(
     Args:
         model: a `RationalTransductor` whose head is finite (snapped, or made exactly), or a `FiniteHead` with
             `read_out`.
-        declared: a `DFA` (the answer is whether the word so far is accepted), a `Transducer`, or a group's table (g,
-            g).
+        declared: a `DFA` (the answer is whether the word so far is accepted), a `Transducer`, a `Task`, or a group's
+            table (g, g).
         read_out: for a head: (n,) answers of the state after the symbol, (n, V) answers, or (n, V, C) logits.
         provenance: for the reader.
 
@@ -47,7 +47,8 @@ def certify(
         attention: UNDECIDED.
 
     Raises:
-        InvalidInputError: for a head that is not finite yet, a read-out of another shape, or another alphabet.
+        InvalidInputError: for a head that is not finite yet, a read-out of another shape, another alphabet, or a task
+            that no automaton answers.
 
     Guarantee: deterministic and exact: every state that any word reaches is enumerated, with the read-out evaluated
         there. What is assumed is that the network computes the same logits at run time up to rounding below half of
