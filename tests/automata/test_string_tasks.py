@@ -1,4 +1,4 @@
-"""String tasks of the Chomsky hierarchy against slow references, word by word: Python's integers, a stack, brute force."""
+"""String tasks of the Chomsky hierarchy, word by word: schoolbook arithmetic, a stack machine, brute force."""
 
 import math
 import re
@@ -11,8 +11,8 @@ from corollary.automata import (
     DFA,
     RationalTransductor,
     TransductorConfig,
-    baseline,
     base_head,
+    baseline,
     certify,
     digit_values,
     from_automaton,
@@ -306,7 +306,7 @@ def test_the_measure_of_the_protocol_counts_tokens_of_the_output():
             guess[i, n : n + len(answer)] = torch.tensor([*answer[:-1], 0])
         return torch.nn.functional.one_hot(guess, 3).float()
 
-    x, y = problem.sample(32, 21, np.random.default_rng(5))
+    _, y = problem.sample(32, 21, np.random.default_rng(5))
     found = length_accuracy(nearly, problem, [21], count=32, seed=5)[21]
     asked = (y >= 0).sum()
     assert found == {"last": 0.0, "all": pytest.approx(1 - 32 / asked), "words": 0.0}

@@ -180,9 +180,9 @@ def string_task(name: str, **options: Any) -> StringTask:
     """A task from strings to strings, by name.
 
     Symbols 0 and 1 are bits, numbers below k digits; `stack-manipulation`: 2 pops, 3 and 4 push 0 and 1;
-    `missing-duplicate`: 2 is the hole, 3 an empty place; `binary-addition` and `-multiplication`: low digits first, 2 between the two
-    numbers; `square-root`: high digit first; `arithmetic-brackets`: after the digits + - * ( ), `solve-equation` also
-    z and =. Answers to the stack, sums and products close with a 2.
+    `missing-duplicate`: 2 is the hole, 3 an empty place; `binary-addition`, `binary-multiplication`: low digits first,
+    2 between the two numbers; `square-root`: high digit first; `arithmetic-brackets`: + - * ( ) after the digits,
+    `solve-equation`: z and = after these. Answers to the stack, sums and products close with a 2.
 
     Args:
         name: one of `string_tasks()`.

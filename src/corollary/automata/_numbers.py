@@ -37,7 +37,7 @@ def ended(content: Int[np.ndarray, "b n"], lengths: Int[np.ndarray, " b"]) -> In
 
 
 def two_numbers(batch: int, n: int, rng: np.random.Generator, combine: Callable[[Any, Any], Any]) -> tuple[Any, Any]:
-    """Two numbers, low digits first, a sign between them at a place of its own; `combine` of them, without zeros behind.
+    """Two numbers, low digits first, a sign somewhere between them; `combine` of them, without leading zeros.
 
     Neither a sum nor a product has more than n - 1 digits.
     """
