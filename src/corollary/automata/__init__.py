@@ -56,6 +56,7 @@ _HOME = {
     "permutation_head": "_constructions",
     "rational_features": "_features",
     "readout_error": "_features",
+    "represent": "_representation",
     "rotations": "_families",
     "s5_head": "_barrington",
     "save_certified": "_evidence",

@@ -93,3 +93,9 @@ class FiniteHead(Head):
     def snap(self, q_max: int = 60, **options: Any) -> "FiniteHead":
         """Itself: it is finite."""
         return self
+
+    def represent(self) -> Any:
+        """The same with exact d x d matrices, d the length of the vectors; see `corollary.automata.represent`."""
+        from corollary.automata._representation import represent
+
+        return represent(self)

@@ -89,7 +89,7 @@ def snap(
         seed: of these words.
 
     Returns:
-        A `FiniteHead`, whose vectors are states of the head itself.
+        A `FiniteHead`, whose vectors are states of the head itself; its `.represent()` has d x d matrices again.
 
     Raises:
         InvalidInputError: where no finite automaton is found within `limit` and `q_max`: the head drifts too fast, or
