@@ -147,7 +147,7 @@ def matrix_by_matrix(head, q_max):
 @pytest.mark.parametrize("name", ["s4", "a5", "s5"])
 def test_snapping_matrix_by_matrix_breaks_relations(name):
     """Orders come out right, products of two symbols do not: hence jointly."""
-    matrices, initial, order, longest = GROUPS[name]
+    matrices, initial, _, longest = GROUPS[name]
     learned = disturbed(matrices, initial, 2e-3, 0)
     finite = learned.snap(longest)
     table = finite.transitions.numpy()
