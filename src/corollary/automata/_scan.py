@@ -44,8 +44,8 @@ def scan(
             `chunked` (the same in blocks of words, the fastest for small alphabets and long sequences), `doubling`
             (log2 T dependent steps, T log T d^3 work: where launches are dear); `auto` picks by size and device.
         state: `inclusive` gives h_t at place t, `exclusive` h_{t-1}, `both` (B, T, 2d): exclusive, then inclusive.
-        bias: (V, d), the affine part; with matrices for each place (B, T, d). It and `initial` take the matrices' dtype:
-            any real one, complex, or integers, which stay exact.
+        bias: (V, d), the affine part; with matrices for each place (B, T, d). It and `initial` take the dtype of the
+            matrices: any real or complex one, or integers, which stay exact.
         mask: (B, T) bool, False where a place is padding and must not advance the state.
         reverse: read from the right: h_t = M_{x_t} h_{t+1}; `exclusive` is then the state to the right.
 
