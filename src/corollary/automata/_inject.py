@@ -95,6 +95,12 @@ class Injection(nn.Module):
         if ids is None:
             raise InvalidInputError("the rational head reads `input_ids`, not embeddings; pass the ids")
         cache = kwargs.get("past_key_values")
+        strange = [n for n in ("cache_params", "state") if kwargs.get(n) is not None]
+        if strange or (cache is not None and not hasattr(cache, "get_seq_length")):
+            raise InvalidInputError(
+                f"the state of the rational head cannot travel on `{(strange or ['past_key_values'])[0]}`; run this "
+                "model with `use_cache=False`, or with a cache object of transformers"
+            )
         seen = int(cache.get_seq_length()) if cache is not None else 0
         kept = getattr(cache, _MARK, None)
         if seen and (kept is None or kept[1] != seen):
