@@ -85,6 +85,17 @@ def test_padding_is_neither_read_nor_attended_to():
     assert torch.isfinite(left).all()
 
 
+def test_padding_of_bidirectional_networks():
+    sizes = TransductorConfig(**SIZES, causal=False)
+    model = RationalTransductor(sizes, RationalHead(5, 4, seed=0), backward_head=RationalHead(5, 4, seed=1)).double()
+    x, pad = words(2, 6), torch.zeros(2, 3, dtype=torch.int64)
+    there, absent = torch.ones(2, 6, dtype=torch.bool), torch.zeros(2, 3, dtype=torch.bool)
+    left = model(torch.cat([pad, x], 1), mask=torch.cat([absent, there], 1))
+    right = model(torch.cat([x, pad], 1), mask=torch.cat([there, absent], 1))
+    assert torch.allclose(left[:, 3:], model(x), atol=1e-10)
+    assert torch.allclose(right[:, :6], model(x), atol=1e-10)
+
+
 def test_it_reduces_to_the_transformer_and_to_a_linear_readout():
     still = fixed_head(torch.eye(4).expand(5, 4, 4), torch.ones(4))  # M = I: a constant bias
     model, x = network(head=still, state="inclusive"), words()
@@ -124,6 +135,11 @@ HEADS = {
     "sum": lambda: universal(5, orthogonal=4, stochastic=3),
     "options": lambda: RationalHead(5, 6, family="dplr", rank=3, gamma=0.9, scale=0.2, seed=1),
     "finite": lambda: counter_head(3, steps=(0, 1, 2, 1, 0)),
+    "random": lambda: RationalHead(5, 4, family="random", seed=2),
+    "frozen": lambda: fixed_head(
+        torch.randn(5, 3, 3, generator=torch.Generator().manual_seed(0)).double(), torch.ones(3)
+    ),
+    "represented": lambda: counter_head(3, steps=(0, 1, 2, 1, 0)).represent(),
     "mixed": lambda: DirectSum([RationalHead(5, 4), RationalHead(5, 3, family="basis", count=2)]),
 }
 
@@ -136,6 +152,7 @@ def test_saved_and_read_again(name, tmp_path):
     assert torch.equal(again(x), model(x))
     assert again.fingerprint() == model.fingerprint()
     assert [p.requires_grad for p in again.parameters()] == [p.requires_grad for p in model.parameters()]
+    assert [p.dtype for p in again.parameters()] == [p.dtype for p in model.parameters()]
 
 
 def test_broken_folders_are_refused(tmp_path):

@@ -217,3 +217,27 @@ def test_a_delta_rule_is_a_rational_head():
         wanted = torch.eye(5) - beta * k[..., None] * k[:, None]
         assert torch.allclose(build(p), wanted, atol=1e-12)
     assert torch.allclose(build(p), householder(k[:, None]), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", families())
+@pytest.mark.parametrize("method", ["auto", "sequential", "doubling", "chunked", "adjoint"])
+def test_autocast_leaves_states_alone(name, method):
+    """In eight bits of mantissa nothing is counted: matrices, states and gradients are what they are without."""
+    one = RationalHead(3, 4, family=name, seed=0, method=method)
+    x = torch.randint(3, (2, 70), generator=torch.Generator().manual_seed(0))
+    found = []
+    for cast in (False, True):
+        one.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=cast):
+            h = one(x)
+        h.square().mean().backward()
+        found.append([h.detach(), *(p.grad for p in one.parameters() if p.grad is not None)])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_autocast_and_vectors_that_drive_a_head():
+    made, e = ContinuousHead(3, 4, seed=0), torch.randn(2, 40, 3, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        h = made(e)
+    assert h.dtype == torch.float32
+    assert torch.allclose(h.norm(dim=-1), torch.full((2, 40), 2.0), atol=1e-4)  # still orthogonal

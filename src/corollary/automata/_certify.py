@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from corollary.automata._certificate import NETWORK, error_bound, machines
+from corollary.automata._certificate import error_bound, machines
 from corollary.automata._evidence import declared_transducer, network_logits
 from corollary.automata._finite_head import FiniteHead
 from corollary.automata._heads import Head
@@ -103,8 +103,8 @@ def certify(
     }
     try:
         own, _, margin = machines(witness, evidence)
-    except Undecided:
-        issued = Certificate.issue("automata.all_lengths", statement=f"Nothing: {NETWORK}.", witness=witness, **shared)
+    except Undecided as reason:
+        issued = Certificate.issue("automata.all_lengths", statement=f"Nothing: {reason}.", witness=witness, **shared)
         return issued, evidence
     found = compare(Transducer(own.transitions, own.outputs, own.start, wanted.alphabet), wanted)
     what = "The head with its read-out" if isinstance(model, Head) else "The network"

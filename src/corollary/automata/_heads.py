@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from corollary.automata._families import Family, family
-from corollary.automata._scan import STATES, check_symbols, scan
+from corollary.automata._families import Family, Parameters, family
+from corollary.automata._scan import STATES, check_symbols, full_precision, scan
 from corollary.errors import InvalidInputError
 
 
@@ -146,7 +146,11 @@ class RationalHead(Head):
 
     def matrices(self) -> Float[Tensor, "v d d"]:
         """(V, d, d) matrices of the symbols, at the present parameters."""
-        return self.family.build(dict(self.weights.items()))
+        return self._built(dict(self.weights.items()))
+
+    def _built(self, p: Parameters) -> Tensor:
+        with full_precision(self.alpha.device.type):
+            return self.family.build(p)
 
     def initial_state(self) -> Float[Tensor, " d"]:
         """(d,) state before the first symbol."""
@@ -177,7 +181,7 @@ class RationalHead(Head):
             check_symbols(symbols, self.vocab_size)
             used, symbols = symbols.unique(return_inverse=True)
             p = {n: v if n.startswith("shared_") else v[used] for n, v in self.weights.items()}
-            M = self.family.build(p) if len(used) else None
+            M = self._built(p) if len(used) else None
         return scan(self.matrices() if M is None else M, symbols, h0, method=self.method, mask=mask, reverse=reverse)
 
 
@@ -285,8 +289,10 @@ class ContinuousHead(nn.Module):
         """(B, T, d) states; options as in `scan`."""
         B, T, _ = vectors.shape
         parts = self.map(vectors).reshape(B * T, -1).split([s.numel() for s in self.shapes.values()], dim=-1)
-        p = {n: part.reshape(-1, *shape) for (n, shape), part in zip(self.shapes.items(), parts, strict=True)}
-        M = self.family.build(p).view(B, T, self.dim, self.dim)
+        dtype = self.alpha.dtype  # autocast may have made the parts shorter
+        p = {n: part.reshape(-1, *shape).to(dtype) for (n, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        with full_precision(vectors.device.type):
+            M = self.family.build(p).view(B, T, self.dim, self.dim)
         return scan(M, None, self.initial_state() if initial is None else initial, **options)
 
 
@@ -318,6 +324,7 @@ def fixed_head(matrices: Any, initial: Any) -> RationalHead:
         M.detach().clone().to(torch.promote_types(M.dtype, torch.float32)), requires_grad=False
     )
     head.alpha = nn.Parameter(h0.detach().clone().to(head.weights["weight"].dtype), requires_grad=False)
+    head.description["frozen"] = True
     return head
 
 

@@ -83,7 +83,7 @@ class Injection(nn.Module):
         try:
             head: Any = head_from(told["head"])
             made = cls(head, width=told["width"], layers=told["layers"], state=told["state"])
-            made.load_state_dict({n: torch.from_numpy(a) for n, a in weights.items()})
+            made.load_state_dict({n: torch.from_numpy(a) for n, a in weights.items()}, assign=True)
         except (InvalidInputError, RuntimeError, TypeError, AttributeError) as problem:
             raise InvalidFileError(path, f"sizes that do not fit ({problem})", "save it again") from None
         return made

@@ -7,6 +7,7 @@ loss in \(h_t\), \(\lambda_T = g_T,\ \lambda_{t-1} = g_{t-1} + M_{x_t}^\top \lam
 of the same kind, run backwards, so that its own gradient is known too.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -58,6 +59,7 @@ def scan(
 
     Guarantee: the four methods compute the same sums in different order: equal within 1e-10 in float64 for matrices
         of norm at most one. First derivatives are exact (no truncation); second derivatives exist for every method.
+        Autocast is switched off inside: states keep the dtype of the matrices.
 
     Example:
         >>> import torch
@@ -77,11 +79,18 @@ def scan(
     inputs = None
     if bias is not None:  # embedding has the faster gradient, but none for complex numbers
         inputs = bias[x] if bias.is_complex() else functional.embedding(x, bias)
-    states = run(matrices, x, h0, inputs, method=method)
+    with full_precision(x.device.type):
+        states = run(matrices, x, h0, inputs, method=method)
     if state != "inclusive":
         before = torch.cat([h0[None], states[:-1]]) if len(x) else states
         states = before if state == "exclusive" else torch.cat([before, states], dim=-1)
     return (states.flip(0) if reverse else states).transpose(0, 1)
+
+
+def full_precision(device: str) -> AbstractContextManager[Any]:
+    """No autocast inside: a state of eight bits of mantissa forgets what it counted within a few symbols."""
+    cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if cast else nullcontext()
 
 
 def run(matrices: Tensor, x: Tensor, h0: Tensor, inputs: Tensor | None, *, method: str) -> Shaped[Tensor, "t b d"]:
@@ -135,6 +144,11 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        with full_precision(gradient.device.type):
+            return _Recurrence._adjoint(ctx, gradient)
+
+    @staticmethod
+    def _adjoint(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         matrices, x, h0, states = ctx.saved_tensors
         # lambda_T = g_T: a zero state goes in from the right, and the matrix of place t + 1 acts before g_t is added.
         shifted = torch.cat([x[:1], x[1:].flip(0)])

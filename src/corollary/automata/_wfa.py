@@ -249,7 +249,8 @@ def equivalent(a: Any, b: Any) -> Difference:
 
     Args:
         a: a `DFA`, `Transducer` or `WFA`.
-        b: of the same kind; a `DFA` beside a `WFA` stands for its indicator.
+        b: of the same kind; a `DFA` beside a `WFA` stands for its indicator. Of two transducers it is b that asks:
+            where it forbids a symbol or wants no answer, nothing is compared.
 
     Returns:
         `.equal`, `.witness` (a tuple of symbols, a shortest one; None where equal), `.explored`.
