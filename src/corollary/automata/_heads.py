@@ -173,7 +173,8 @@ class RationalHead(Head):
             if name == "rotation":
                 return rotation_states(self.weights["angle"], symbols, h0, mask=mask, reverse=reverse)
             factors = torch.diagonal(self.matrices(), dim1=-2, dim2=-1)
-            return diagonal_states(factors, symbols, h0, mask=mask, reverse=reverse)
+            if bool((factors != 0).all()):  # one that underflowed has no logarithm, and no gradient by it
+                return diagonal_states(factors, symbols, h0, mask=mask, reverse=reverse)
         M = None
         if (
             symbols.numel() < self.vocab_size

@@ -71,6 +71,8 @@ def learn(
         raise InvalidInputError(f"{task.name!r} has words of at least {task.shortest} symbols, `lengths` are {lengths}")
     rng = np.random.default_rng(seed)
     weights = [p for p in model.parameters() if p.requires_grad]
+    if not weights:
+        raise InvalidInputError(f"this {type(model).__name__} has nothing that is trained; unfreeze a parameter")
     own = optimizer or torch.optim.AdamW(weights, lr=lr, weight_decay=weight_decay)
     rates = torch.optim.lr_scheduler.OneCycleLR(own, lr, total_steps=steps + 1, pct_start=0.05)
     last = float("nan")
@@ -79,8 +81,9 @@ def learn(
         if curriculum:
             top = shortest + int((top - shortest) * min(1.0, 2 * (step + 1) / steps))
         x, y = task.sample(batch, int(rng.integers(shortest, top + 1)), rng)
-        logits = model(torch.from_numpy(x))
-        loss = functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(y).flatten(), ignore_index=SILENT)
+        logits = model(torch.from_numpy(x).to(weights[0].device))
+        wanted = torch.from_numpy(y).to(logits.device).flatten()
+        loss = functional.cross_entropy(logits.flatten(0, 1), wanted, ignore_index=SILENT)
         if not torch.isfinite(loss):
             raise InvalidInputError(f"the loss is {loss.item()} at step {step}; lower `lr`")
         own.zero_grad()
@@ -139,7 +142,9 @@ def length_accuracy(
 def _predict(model: Any, x: np.ndarray) -> np.ndarray:
     rows = max(1, (1 << 16) // max(1, x.shape[1]))  # bounds the memory of a pass
     rows = min(rows, max(1, (1 << 24) // max(1, x.shape[1] ** 2)))
-    parts = [model(torch.from_numpy(x[i : i + rows])).argmax(-1) for i in range(0, len(x), rows)]
+    weight = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    device = "cpu" if weight is None else weight.device
+    parts = [model(torch.from_numpy(x[i : i + rows]).to(device)).argmax(-1).cpu() for i in range(0, len(x), rows)]
     return torch.cat(parts).numpy()
 
 

@@ -112,7 +112,7 @@ def snap(
         return head
     if q_max < 1 or limit < 1 or not 0 < tolerance < 1:
         raise InvalidInputError(f"q_max, limit and tolerance must be positive, got {q_max}, {limit}, {tolerance}")
-    double = copy.deepcopy(head).double()
+    double = copy.deepcopy(head).double().cpu()  # thousands of small steps: no work for an accelerator
     start = double.initial_state()
     if answer is None:
         table, vectors = _closed(double, start, tolerance * float(start.norm()), limit)
@@ -128,7 +128,7 @@ def snap(
             f"a symbol has a cycle of length {cycle}, more than q_max = {q_max}; raise it if that is meant"
         )
     dtype = next(iter(head.parameters()), start).dtype
-    return FiniteHead(table, vectors.to(dtype)).to(start.device)
+    return FiniteHead(table, vectors.to(dtype)).to(head.initial_state().device)
 
 
 def _closed(head: Head, start: Tensor, radius: float, limit: int) -> tuple[np.ndarray, Tensor]:
@@ -333,8 +333,8 @@ def read_out_of(model: Any) -> ReadOut:
     def answer(before: Tensor, symbols: Tensor, after: Tensor) -> Tensor:
         mode = model.config.state
         h = {"inclusive": after, "exclusive": before}.get(mode, torch.cat([before, after], -1))
-        dtype = model.embedding.weight.dtype
-        return model.outputs(symbols[:, None], h[:, None].to(dtype))[:, 0].argmax(-1)
+        weight = model.embedding.weight
+        return model.outputs(symbols[:, None].to(weight.device), h[:, None].to(weight))[:, 0].argmax(-1).to(h.device)
 
     return answer
 
