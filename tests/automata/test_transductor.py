@@ -139,6 +139,7 @@ HEADS = {
     "frozen": lambda: fixed_head(
         torch.randn(5, 3, 3, generator=torch.Generator().manual_seed(0)).double(), torch.ones(3)
     ),
+    "known and learned": lambda: DirectSum([counter_head(3, steps=(0, 1, 2, 1, 0)), RationalHead(5, 4, seed=2)]),
     "represented": lambda: counter_head(3, steps=(0, 1, 2, 1, 0)).represent(),
     "mixed": lambda: DirectSum([RationalHead(5, 4), RationalHead(5, 3, family="basis", count=2)]),
 }

@@ -11,11 +11,13 @@ from corollary.automata import (
     DirectSum,
     RationalHead,
     cayley,
+    counter_head,
     families,
     family,
     fixed_head,
     householder,
     inverse_cayley,
+    parity_head,
     rotations,
     scan,
     spectral_control,
@@ -134,6 +136,27 @@ def test_direct_sum_is_block_diagonal():
     assert first.shape == (2, 11, 7)
     with pytest.raises(InvalidInputError, match="one alphabet"):
         DirectSum([RationalHead(2, 2), RationalHead(3, 2)])
+
+
+def test_known_automata_beside_heads_that_learn():
+    """Streams, padding, both states and snapping of a sum of a counter, a learned counter and parity."""
+    exact = rotations(torch.tensor([[0.0], [2 * torch.pi / 5 + 1e-4]], dtype=torch.float64))
+    both = DirectSum([counter_head(3), fixed_head(exact, [1.0, 0.0]), parity_head()])
+    x = torch.randint(2, (2, 30), generator=torch.Generator().manual_seed(0))
+    ones = x.cumsum(1)
+    h = both(x)
+    assert h.shape == (2, 30, 7)
+    assert torch.equal(h[..., :3].argmax(-1), ones % 3)
+    assert torch.equal(h[..., 5:].argmax(-1), ones % 2)
+    first, last = both.stream(x[:, :11], state="both")
+    rest = both.stream(x[:, 11:], state="both", initial=last)[0]
+    assert torch.allclose(torch.cat([first, rest], 1), both(x, state="both"), atol=1e-12)
+    mask = torch.arange(30).expand(2, 30) >= 4
+    assert torch.allclose(both(x, mask=mask)[:, 4:], both(x[:, 4:]), atol=1e-12)
+    found = both.snap(30)
+    assert found.transitions.shape == (30, 2)  # 3, 5 and 2 together
+    assert torch.equal(found(x)[..., :3].argmax(-1), ones % 3)
+    assert (found(x) - h).abs().max() < 0.02
 
 
 @pytest.mark.parametrize("name", ["cayley", "stochastic", "exponential", "householder", "affine", "dplr"])

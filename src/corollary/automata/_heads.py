@@ -190,7 +190,7 @@ class DirectSum(Head):
     r"""Several heads side by side: \(M_\sigma = M^1_\sigma \oplus M^2_\sigma\); the universal head is one of them.
 
     Args:
-        heads: over the same symbols; features are concatenated.
+        heads: over the same symbols; features are concatenated. A `FiniteHead` may stand beside heads that learn.
 
     Raises:
         InvalidInputError: for no heads, or alphabets that differ.
@@ -212,6 +212,7 @@ class DirectSum(Head):
             raise InvalidInputError(f"heads over one alphabet are needed, got {[h.vocab_size for h in heads]}")
         self.heads = nn.ModuleList(heads)
         self.vocab_size, self.dim = heads[0].vocab_size, sum(h.dim for h in heads)
+        self._widths = [h.initial_state().shape[-1] for h in heads]  # of states; that of a finite head is its number
         self.description = {"kind": "sum", "heads": [getattr(h, "description", None) for h in heads]}
 
     def matrices(self) -> Float[Tensor, "v d d"]:
@@ -219,20 +220,25 @@ class DirectSum(Head):
         every = [h.matrices() for h in self.heads]  # type: ignore[operator]
         return torch.stack([torch.block_diag(*(m[v] for m in every)) for v in range(self.vocab_size)])
 
-    def initial_state(self) -> Float[Tensor, " d"]:
-        """(d,) concatenated initial states."""
+    def initial_state(self) -> Shaped[Tensor, " s"]:
+        """Concatenated initial states."""
         return torch.cat([h.initial_state() for h in self.heads])  # type: ignore[operator]
 
     def states(
         self, symbols: Tensor, *, mask: Tensor | None = None, initial: Tensor | None = None, reverse: bool = False
-    ) -> Float[Tensor, "b t d"]:
-        """(B, T, d) concatenated states."""
-        parts = [None] * len(self.heads) if initial is None else initial.split([h.dim for h in self.heads], dim=-1)
+    ) -> Shaped[Tensor, "b t s"]:
+        """Concatenated states."""
+        parts = [None] * len(self.heads) if initial is None else initial.split(self._widths, dim=-1)
         every = [
             h.states(symbols, mask=mask, initial=p, reverse=reverse)  # type: ignore[operator]
             for h, p in zip(self.heads, parts, strict=True)
         ]
         return torch.cat(every, dim=-1)
+
+    def vectors_of(self, states: Tensor) -> Float[Tensor, "*any f"]:
+        """(..., d) what the states look like, part by part."""
+        parts = states.split(self._widths, dim=-1)
+        return torch.cat([h.vectors_of(p) for h, p in zip(self.heads, parts, strict=True)], dim=-1)  # type: ignore[operator]
 
 
 class ContinuousHead(nn.Module):

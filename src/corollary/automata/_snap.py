@@ -20,7 +20,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from corollary.automata._finite_head import FiniteHead
-from corollary.automata._heads import Head
+from corollary.automata._heads import DirectSum, Head
 from corollary.automata._tasks import Task
 from corollary.automata._transducer import SILENT, Transducer
 from corollary.errors import InvalidInputError
@@ -110,6 +110,8 @@ def snap(
     """
     if isinstance(head, FiniteHead):
         return head
+    if isinstance(head, DirectSum):  # all parts by vectors
+        head = DirectSum([h.represent() if isinstance(h, FiniteHead) else h for h in head.heads])
     if q_max < 1 or limit < 1 or not 0 < tolerance < 1:
         raise InvalidInputError(f"q_max, limit and tolerance must be positive, got {q_max}, {limit}, {tolerance}")
     double = copy.deepcopy(head).double().cpu()  # thousands of small steps: no work for an accelerator
