@@ -219,6 +219,59 @@ def test_words_over_a5_and_s5_name_every_element():
         assert all(named[tuple(s)] == e for s, e in zip(states.tolist(), y.reshape(-1).tolist(), strict=True))
 
 
+@pytest.mark.parametrize("base", [2, 3, 10])
+def test_addition_is_pythons(base):
+    problem = task("addition", base=base)
+    x, y = problem.sample(500, 40, np.random.default_rng(base))
+    for row, answers in zip(x.tolist(), y.tolist(), strict=True):
+        pairs = [problem.automaton.alphabet[i] for i in row]
+        total = sum((a + b) * base**i for i, (a, b) in enumerate(pairs))
+        assert answers == [total // base**i % base for i in range(40)]
+
+
+@pytest.mark.parametrize("k", [2, 3, 7])
+def test_letters_are_counted_without_a_word(k):
+    problem = task("letters", k=k)
+    x, y = problem.sample(300, 60, np.random.default_rng(k))
+    for row, answers in zip(x.tolist(), y.tolist(), strict=True):
+        text = "".join(problem.automaton.alphabet[i] for i in row)
+        assert answers == [text[:t].count("e") % k if c == "?" else -1 for t, c in enumerate(text)]
+
+
+def test_formulas_nested_four_deep():
+    """Section 5.3 asks for depth 4 at most: prefix notation, read by recursion."""
+    problem = task("boolean", depth=4)
+    x, y = problem.sample(200, 60, np.random.default_rng(0))
+
+    def value(tokens):
+        token = next(tokens)
+        if token in "01":
+            return int(token)
+        if token == "!":
+            return 1 - value(tokens)
+        a, b = value(tokens), value(tokens)
+        return a & b if token == "&" else a | b
+
+    deepest = 0
+    for row, answers in zip(x.tolist(), y.tolist(), strict=True):
+        names, at = [problem.automaton.alphabet[i] for i in row], 0
+        for t in np.flatnonzero(np.array(answers) >= 0).tolist():
+            assert value(iter(names[at : t + 1])) == answers[t]
+            deepest = max(deepest, t + 1 - at)
+            at = t + 1
+    assert deepest > 12
+
+
+def test_random_automata_are_those_of_their_seed():
+    same, other = (task("random-dfa", states=5, symbols=4, seed=s) for s in (1, 2))
+    assert np.array_equal(
+        task("random-dfa", states=5, symbols=4, seed=1).automaton.transitions, same.automaton.transitions
+    )
+    assert not equivalent(same.automaton, other.automaton).equal
+    assert same.vocab_size == 4
+    assert same.automaton.states <= 5
+
+
 @pytest.mark.slow
 def test_a_trained_bounded_depth_task_is_certified():
     """Boolean formulas nested at most 2 deep: learned up to 40 symbols, chance at 256; snapped, right everywhere."""

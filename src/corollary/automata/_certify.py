@@ -51,7 +51,8 @@ def certify(
             that no automaton answers.
 
     Guarantee: deterministic and exact: every state that any word reaches is enumerated, with the read-out evaluated
-        there. What is assumed is that the network computes the same logits at run time up to rounding below half of
+        there. Answers come after symbols: of the empty word a network says nothing, and nothing is certified. What is
+        assumed is that the network computes the same logits at run time up to rounding below half of
         the stated margin.
 
     Example:
