@@ -264,7 +264,7 @@ def test_a_trained_network_runs_on_its_snapped_matrices():
     problem = task("parity")
     config = TransductorConfig(vocab_size=2, classes=2, layers=1, attention=False)
     model = RationalTransductor(config, RationalHead(2, 8, family="signed", seed=0), seed=0)
-    learn(model, problem, steps=200)
+    learn(model, problem, steps=120)
     snapped = model.snap(60)
     snapped.head = snapped.head.represent()
     assert length_accuracy(snapped, problem, [5000], count=2)[5000]["words"] == 1.0

@@ -63,17 +63,17 @@ def test_positional_codes_at_length_100_000():
         assert (h[:, 2 * i + 1] - (t * rate).sin()).abs().max() < 1e-9
 
 
-def test_a_formula_of_depth_8_is_a_word_of_65_536_symbols():
-    """Barrington's word, read by its exact head: 4^8 symbols, each of which counts."""
+def test_a_formula_of_depth_7_is_a_word_of_16_384_symbols():
+    """Barrington's word, read by its exact head: 4^7 symbols, each of which counts."""
 
     def full(depth, values):
         return ("and", full(depth - 1, values), full(depth - 1, values)) if depth else next(values)
 
     for wanted in (True, False):
-        leaves = [True] * 256
-        leaves[137] = wanted
-        word = formula_to_word(full(8, iter(leaves)))
-        assert len(word) == 4**8
+        leaves = [True] * 128
+        leaves[77] = wanted
+        word = formula_to_word(full(7, iter(leaves)))
+        assert len(word) == 4**7
         state = s5_head()(torch.tensor([word]))[0, -1].tolist()
         assert state == ([5, 1, 2, 3, 4] if wanted else [1, 2, 3, 4, 5])
 
