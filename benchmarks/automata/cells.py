@@ -2,7 +2,8 @@
 
 Cells: `track` (transductors on ten tasks, as trained and after snapping, with their certificates), `peer` (other
 models on the four tasks of PD-SSM's table, same stack of layers, words and steps), `paper` (section 5.1 of the
-specification), `gap` (smallest dimension, random against learned), `speed` (one run, interleaved).
+specification), `gap` (smallest dimension, random against learned), `speed` (one run, interleaved); in the full grid
+`words` (groups with more generators) and `string` (tasks beyond the regular ones).
 Trained on words of 1 to 40 symbols, tested at 40, 41 to 256, 500 and 1000: the last answer of 128 fresh words a length.
 """
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from . import report
 from .speed import speed
+from .strings import METHODS, TASKS, strings
 
 FOUR = ("cycle", "even-pairs", "arithmetic", "parity")
 # What our runs found to converge: family and size of the head, steps, step size, curriculum.
@@ -61,6 +63,7 @@ FULL = [
         for g, n in (("s5", 4), ("s5", 8), ("a5", 6))
     ),
     *({"data": "track", "task": t, "seed": s} for s in range(5) for t in ("boolean", "dyck", "letters")),
+    *({"data": "string", "method": m, "task": t, "seed": s} for s in range(3) for m in METHODS for t in TASKS),
 ]
 RECIPES |= {
     "boolean": ("free", 16, None, 1000, 5e-3, True),
@@ -72,7 +75,8 @@ RECIPES |= {
 def run_cell(cell):
     """One cell of the grid, as plain values."""
     kind = cell.pop("data")
-    return {"track": track, "peer": peer, "paper": paper, "gap": gap, "speed": speed, "words": words}[kind](**cell)
+    run = {"track": track, "peer": peer, "paper": paper, "gap": gap, "speed": speed, "words": words, "string": strings}
+    return run[kind](**cell)
 
 
 def build(task, recipe, seed, *, width=32, **config):

@@ -15,6 +15,8 @@ def lines(records, *, recipes, bins, peers, four, published):
         out += _peers(by["peer"], by.get("track", []), peers, four, published)
     if "paper" in by:
         out += _paper(by["paper"])
+    if "string" in by:
+        out += _strings(by["string"])
     for _, result in by.get("gap", []):
         out += [
             "Smallest dimension that solves mod k on all words of 6 bits:",
@@ -91,6 +93,25 @@ def _peers(found, ours, peers, four, published):
     out += [
         f"| *{name}, published* | " + " | ".join(f"*{v}*" for v in values) + " |" for name, values in published.items()
     ]
+    return [*out, ""]
+
+
+def _strings(found):
+    methods = list(dict.fromkeys(c["method"] for c, _ in found))
+    out = [
+        "String tasks, tokens of the output right, percent, inputs of 41 to 128 symbols (in brackets: of 40), trained "
+        "up to 40:",
+        "",
+        "| task | chance | " + " | ".join(methods) + " |",
+        "|---|---|" + "---|" * len(methods),
+    ]
+    for name in dict.fromkeys(c["task"] for c, _ in found):
+        cells = [[r for c, r in found if c["task"] == name and c["method"] == m] for m in methods]
+        shown = [
+            f"{_mean([r['41-128'] for r in rs], 1)} ({_mean([r['40'] for r in rs], 1)})" if rs else "–" for rs in cells
+        ]
+        chance = next(r["chance"] for rs in cells for r in rs)
+        out.append(f"| {name} | {chance:.0f} | " + " | ".join(shown) + " |")
     return [*out, ""]
 
 

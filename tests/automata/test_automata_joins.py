@@ -123,3 +123,49 @@ def test_models_and_heads_that_do_not_fit(llama):
         inject(llama, RationalHead(8, 4))
     with pytest.raises(InvalidInputError, match="list of layers"):
         inject(torch.nn.Linear(2, 2), RationalHead(8, 4))
+
+
+def other(name):
+    """Small decoders of other families: learned, rotary and no places, layers called in different ways."""
+    t = pytest.importorskip("transformers")
+    size = {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends = {"pad_token_id": 0, "eos_token_id": 31, "bos_token_id": 1}
+    made = {
+        "gpt2": lambda: t.GPT2LMHeadModel(t.GPT2Config(vocab_size=32, n_embd=16, n_layer=2, n_head=2, **ends)),
+        "qwen2": lambda: t.Qwen2ForCausalLM(t.Qwen2Config(**size, num_key_value_heads=1, **ends)),
+        "neox": lambda: t.GPTNeoXForCausalLM(t.GPTNeoXConfig(**size, intermediate_size=32, **ends)),
+        "opt": lambda: t.OPTForCausalLM(t.OPTConfig(**size, word_embed_proj_dim=16, ffn_dim=32, **ends)),
+        "bloom": lambda: t.BloomForCausalLM(t.BloomConfig(vocab_size=32, hidden_size=16, n_layer=2, n_head=2, **ends)),
+    }
+    torch.manual_seed(0)
+    return made[name]().eval()
+
+
+@pytest.mark.parametrize("name", ["gpt2", "qwen2", "neox", "opt", "bloom"])
+def test_heads_go_into_other_families_of_models(name):
+    model = other(name)
+    x = torch.randint(1, 31, (3, 9), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain = model(x).logits
+        injected(model)
+        whole = model(x).logits
+        assert (whole - plain).abs().max() > 1e-3
+        first = model(x[:, :5], use_cache=True)
+        rest = model(x[:, 5:], past_key_values=first.past_key_values, use_cache=True).logits
+        assert torch.allclose(torch.cat([first.logits, rest], 1), whole, atol=1e-5)
+    drawn = [model.generate(x, max_new_tokens=4, do_sample=False, num_beams=2, use_cache=c) for c in (True, False)]
+    assert torch.equal(*drawn)
+    pad = torch.cat([torch.zeros(3, 4, dtype=torch.int64), x], 1)
+    alone = model.generate(x, max_new_tokens=4, do_sample=False)
+    padded = model.generate(pad, attention_mask=(pad != 0).long(), max_new_tokens=4, do_sample=False)
+    assert torch.equal(padded[:, 13:], alone[:, 9:])
+
+
+def test_caches_that_cannot_carry_the_state_are_refused(llama):
+    """A model that passes its memory otherwise would restart the head at every symbol."""
+    injected(llama)
+    x = torch.randint(1, 31, (1, 3), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(InvalidInputError, match="cannot travel on `cache_params`"):
+        llama(x, cache_params=object())
+    with pytest.raises(InvalidInputError, match="cannot travel on `past_key_values`"):
+        llama(x, past_key_values=((torch.zeros(1), torch.zeros(1)),))

@@ -2,13 +2,24 @@
 
 import itertools
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corollary.automata import DFA, Transducer, draw, equivalent, permutation_group, task, to_dot, transition_monoid
+from corollary.automata import (
+    DFA,
+    WFA,
+    Transducer,
+    draw,
+    equivalent,
+    permutation_group,
+    task,
+    to_dot,
+    transition_monoid,
+)
 from corollary.errors import InvalidInputError
 
 WORDS = [w for n in range(7) for w in itertools.product("ab", repeat=n)]
@@ -190,6 +201,14 @@ def test_pictures():
     assert 'label="1 / 1"' in dot
     quoted = DFA(np.array([[0]]), np.array([True]), 0, ('"',))
     assert '\\"' in to_dot(quoted)
+    thirds = WFA([1, 0], {"a": [[Fraction(1, 3), 0], [1, 1]]}, [0, 2], exact=True)
+    told = to_dot(thirds)
+    assert 'start -> 0 [label="1"];' in told
+    assert '1 [shape=doublecircle, label="1 / 2"];' in told
+    assert '0 -> 0 [label="a / 1/3"];' in told
+    assert "1 -> 0" not in told  # a weight of zero
+    assert {t.get_text() for t in draw(thirds).texts} >= {"0", "1 / 2", "a / 1/3", "a / 1"}
+    assert 'label="0 / 0.3333"' in to_dot(WFA([1.0], [[[1 / 3]]], [0.0]))
     axes = draw(DFA.from_regex("(ab)*", "ab"))
     assert {t.get_text() for t in axes.texts} >= {"0", "1", "2", "a", "b"}
     with pytest.raises(InvalidInputError, match="too many"):

@@ -79,6 +79,29 @@ def test_the_adjoint_is_what_autograd_finds(V):
         assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(grads, found[0], strict=True))
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_complex_matrices_have_the_conjugate_adjoint(method):
+    g = torch.Generator().manual_seed(15)
+    M, h0, bias = (torch.randn(s, generator=g, dtype=torch.complex128) for s in ((2, 3, 3), (3,), (2, 3)))
+    x = torch.randint(2, (2, 9), generator=g)
+    h, found = h0.expand(2, 3), scan(M, x, h0, method=method, bias=bias)
+    for t in range(9):
+        h = (M[x[:, t]] @ h[..., None])[..., 0] + bias[x[:, t]]
+        assert torch.allclose(found[:, t], h, atol=1e-10)
+    inputs = [v.requires_grad_() for v in (M, h0, bias)]
+    assert torch.autograd.gradcheck(lambda M, h0, bias: scan(M, x, h0, bias=bias, method=method), inputs)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_integers_stay_exact_and_dtypes_follow_the_matrices(method):
+    M = torch.tensor([[[2, 0], [0, 1]], [[2, 1], [0, 1]]])  # the value of binary digits
+    x = torch.randint(2, (3, 62), generator=torch.Generator().manual_seed(16))
+    found = scan(M, x, torch.tensor([0, 1]), method=method)[:, -1, 0].tolist()
+    assert found == [int("".join(map(str, row)), 2) for row in x.tolist()]  # beyond the 53 bits of a float
+    mixed = scan(M.double(), x[:, :9], torch.tensor([0.0, 1]), bias=torch.zeros(2, 2), method=method)
+    assert mixed.dtype == torch.float64
+
+
 def test_a_wrong_adjoint_is_caught(monkeypatch):
     """A gradient that takes h_t for h_{t-1} must not pass the check above."""
     import corollary.automata._scan as module
@@ -215,6 +238,8 @@ def test_bad_input_is_named():
         ({"symbols": x.double()}, "integers"),
         ({"symbols": x[0]}, "integers"),
         ({"symbols": None}, "without `symbols`"),
+        ({"symbols": x.tolist()}, "`symbols` must be a tensor, got list"),
+        ({"matrices": M.numpy()}, "`matrices` must be a tensor, got ndarray"),
         ({"initial": h0[:2]}, "initial state"),
         ({"matrices": M[:, :2]}, "initial state"),
         ({"matrices": M * torch.nan}, "NaN"),

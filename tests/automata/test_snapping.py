@@ -226,6 +226,18 @@ def test_a_difference_is_certified_with_its_shortest_word():
     assert not copy_with(certificate, witness=shorter).check(**evidence)
 
 
+def test_the_empty_language_and_the_empty_word():
+    """A network rejects everything: equal to the empty language at all lengths; of the empty word it says nothing."""
+    model = RationalTransductor.from_regex("[]", "ab")
+    for pattern in ("[]", ""):
+        certificate, evidence = certify(model, DFA.from_regex(pattern, "ab"))
+        assert certificate.rule == "automata.all_lengths"
+        assert certificate.check(**evidence).status is Status.HOLDS
+    other, evidence = certify(model, DFA.from_regex("b*", "ab"))
+    assert (other.rule, other.witness["symbols"]) == ("automata.difference", ["b"])
+    assert other.check(**evidence).status is Status.HOLDS
+
+
 def copy_with(certificate, **changes):
     import dataclasses
 

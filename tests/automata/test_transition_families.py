@@ -11,11 +11,13 @@ from corollary.automata import (
     DirectSum,
     RationalHead,
     cayley,
+    counter_head,
     families,
     family,
     fixed_head,
     householder,
     inverse_cayley,
+    parity_head,
     rotations,
     scan,
     spectral_control,
@@ -136,6 +138,27 @@ def test_direct_sum_is_block_diagonal():
         DirectSum([RationalHead(2, 2), RationalHead(3, 2)])
 
 
+def test_known_automata_beside_heads_that_learn():
+    """Streams, padding, both states and snapping of a sum of a counter, a learned counter and parity."""
+    exact = rotations(torch.tensor([[0.0], [2 * torch.pi / 5 + 1e-4]], dtype=torch.float64))
+    both = DirectSum([counter_head(3), fixed_head(exact, [1.0, 0.0]), parity_head()])
+    x = torch.randint(2, (2, 30), generator=torch.Generator().manual_seed(0))
+    ones = x.cumsum(1)
+    h = both(x)
+    assert h.shape == (2, 30, 7)
+    assert torch.equal(h[..., :3].argmax(-1), ones % 3)
+    assert torch.equal(h[..., 5:].argmax(-1), ones % 2)
+    first, last = both.stream(x[:, :11], state="both")
+    rest = both.stream(x[:, 11:], state="both", initial=last)[0]
+    assert torch.allclose(torch.cat([first, rest], 1), both(x, state="both"), atol=1e-12)
+    mask = torch.arange(30).expand(2, 30) >= 4
+    assert torch.allclose(both(x, mask=mask)[:, 4:], both(x[:, 4:]), atol=1e-12)
+    found = both.snap(30)
+    assert found.transitions.shape == (30, 2)  # 3, 5 and 2 together
+    assert torch.equal(found(x)[..., :3].argmax(-1), ones % 3)
+    assert (found(x) - h).abs().max() < 0.02
+
+
 @pytest.mark.parametrize("name", ["cayley", "stochastic", "exponential", "householder", "affine", "dplr"])
 def test_vectors_drive_what_symbols_drive(name):
     """With one-hot inputs a continuous head is a table of matrices."""
@@ -217,3 +240,27 @@ def test_a_delta_rule_is_a_rational_head():
         wanted = torch.eye(5) - beta * k[..., None] * k[:, None]
         assert torch.allclose(build(p), wanted, atol=1e-12)
     assert torch.allclose(build(p), householder(k[:, None]), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", families())
+@pytest.mark.parametrize("method", ["auto", "sequential", "doubling", "chunked", "adjoint"])
+def test_autocast_leaves_states_alone(name, method):
+    """In eight bits of mantissa nothing is counted: matrices, states and gradients are what they are without."""
+    one = RationalHead(3, 4, family=name, seed=0, method=method)
+    x = torch.randint(3, (2, 70), generator=torch.Generator().manual_seed(0))
+    found = []
+    for cast in (False, True):
+        one.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=cast):
+            h = one(x)
+        h.square().mean().backward()
+        found.append([h.detach(), *(p.grad for p in one.parameters() if p.grad is not None)])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_autocast_and_vectors_that_drive_a_head():
+    made, e = ContinuousHead(3, 4, seed=0), torch.randn(2, 40, 3, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        h = made(e)
+    assert h.dtype == torch.float32
+    assert torch.allclose(h.norm(dim=-1), torch.full((2, 40), 2.0), atol=1e-4)  # still orthogonal

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from corollary.automata._certificate import NETWORK, error_bound, machines
+from corollary.automata._certificate import error_bound, machines
 from corollary.automata._evidence import declared_transducer, network_logits
 from corollary.automata._finite_head import FiniteHead
 from corollary.automata._heads import Head
@@ -36,8 +36,8 @@ def certify(
     Args:
         model: a `RationalTransductor` whose head is finite (snapped, or made exactly), or a `FiniteHead` with
             `read_out`.
-        declared: a `DFA` (the answer is whether the word so far is accepted), a `Transducer`, or a group's table (g,
-            g).
+        declared: a `DFA` (the answer is whether the word so far is accepted), a `Transducer`, a `Task`, or a group's
+            table (g, g).
         read_out: for a head: (n,) answers of the state after the symbol, (n, V) answers, or (n, V, C) logits.
         provenance: for the reader.
 
@@ -47,10 +47,12 @@ def certify(
         attention: UNDECIDED.
 
     Raises:
-        InvalidInputError: for a head that is not finite yet, a read-out of another shape, or another alphabet.
+        InvalidInputError: for a head that is not finite yet, a read-out of another shape, another alphabet, or a task
+            that no automaton answers.
 
     Guarantee: deterministic and exact: every state that any word reaches is enumerated, with the read-out evaluated
-        there. What is assumed is that the network computes the same logits at run time up to rounding below half of
+        there. Answers come after symbols: of the empty word a network says nothing, and nothing is certified. What is
+        assumed is that the network computes the same logits at run time up to rounding below half of
         the stated margin.
 
     Example:
@@ -102,8 +104,8 @@ def certify(
     }
     try:
         own, _, margin = machines(witness, evidence)
-    except Undecided:
-        issued = Certificate.issue("automata.all_lengths", statement=f"Nothing: {NETWORK}.", witness=witness, **shared)
+    except Undecided as reason:
+        issued = Certificate.issue("automata.all_lengths", statement=f"Nothing: {reason}.", witness=witness, **shared)
         return issued, evidence
     found = compare(Transducer(own.transitions, own.outputs, own.start, wanted.alphabet), wanted)
     what = "The head with its read-out" if isinstance(model, Head) else "The network"

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from corollary.automata._chomsky import StringTask
 from corollary.automata._dfa import DFA
 from corollary.automata._finite_head import FiniteHead
+from corollary.automata._tasks import Task
 from corollary.automata._transducer import Transducer
 from corollary.certificates import Certificate, Undecided, save_certificate
 from corollary.errors import InvalidInputError
@@ -18,15 +20,19 @@ DECLARED, NETWORK = "declared.safetensors", "network"
 
 
 def declared_transducer(declared: Any) -> Transducer:
-    """A transducer from a DFA, a transducer, or the table of a group: (g, g) products, the symbols its elements."""
+    """A transducer from a DFA, a transducer, a task, or the table of a group: (g, g) products, symbols its elements."""
     if isinstance(declared, Transducer):
         return declared
     if isinstance(declared, DFA):
         return declared.transducer()
+    if isinstance(declared, Task | StringTask):
+        return declared.automaton  # where there is none it says so
     table = np.asarray(declared)
     if table.ndim == 2 and table.dtype.kind in "iu" and table.shape[0] == table.shape[1]:
         return Transducer(table, table)
-    raise InvalidInputError(f"a DFA, a transducer or a group's table (g, g) is declared, got {type(declared).__name__}")
+    raise InvalidInputError(
+        f"a DFA, a transducer, a task or a group's table (g, g) is declared, got {type(declared).__name__}"
+    )
 
 
 @torch.no_grad()

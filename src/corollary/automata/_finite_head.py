@@ -69,7 +69,7 @@ class FiniteHead(Head):
         """(B, T, 1) number of the state after every symbol."""
         check_symbols(symbols, self.vocab_size)
         begin = self.initial_state() if initial is None else initial
-        q = begin.expand(len(symbols), 1)[:, 0].cpu().numpy()
+        q = begin.expand(len(symbols), 1)[:, 0].long().cpu().numpy()
         x = symbols.cpu().numpy().T
         table = self.transitions.cpu().numpy()
         if mask is not None:  # one more symbol, which does nothing
@@ -84,7 +84,7 @@ class FiniteHead(Head):
 
     def vectors_of(self, states: Tensor) -> Float[Tensor, "*any f"]:
         """(..., f) what the states look like."""
-        return self.vectors[states[..., 0]]
+        return self.vectors[states[..., 0].long()]
 
     def matrices(self) -> Float[Tensor, "v n n"]:
         r"""(V, n, n) the 0/1 matrices \(M_\sigma e_q = e_{\delta(q, \sigma)}\)."""
@@ -93,3 +93,9 @@ class FiniteHead(Head):
     def snap(self, q_max: int = 60, **options: Any) -> "FiniteHead":
         """Itself: it is finite."""
         return self
+
+    def represent(self) -> Any:
+        """The same with exact d x d matrices, d the length of the vectors; see `corollary.automata.represent`."""
+        from corollary.automata._representation import represent
+
+        return represent(self)

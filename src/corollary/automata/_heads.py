@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from corollary.automata._families import Family, family
-from corollary.automata._scan import STATES, check_symbols, scan
+from corollary.automata._families import Family, Parameters, family
+from corollary.automata._scan import STATES, check_symbols, full_precision, scan
 from corollary.errors import InvalidInputError
 
 
@@ -146,7 +146,11 @@ class RationalHead(Head):
 
     def matrices(self) -> Float[Tensor, "v d d"]:
         """(V, d, d) matrices of the symbols, at the present parameters."""
-        return self.family.build(dict(self.weights.items()))
+        return self._built(dict(self.weights.items()))
+
+    def _built(self, p: Parameters) -> Tensor:
+        with full_precision(self.alpha.device.type):
+            return self.family.build(p)
 
     def initial_state(self) -> Float[Tensor, " d"]:
         """(d,) state before the first symbol."""
@@ -169,7 +173,8 @@ class RationalHead(Head):
             if name == "rotation":
                 return rotation_states(self.weights["angle"], symbols, h0, mask=mask, reverse=reverse)
             factors = torch.diagonal(self.matrices(), dim1=-2, dim2=-1)
-            return diagonal_states(factors, symbols, h0, mask=mask, reverse=reverse)
+            if bool((factors != 0).all()):  # one that underflowed has no logarithm, and no gradient by it
+                return diagonal_states(factors, symbols, h0, mask=mask, reverse=reverse)
         M = None
         if (
             symbols.numel() < self.vocab_size
@@ -177,7 +182,7 @@ class RationalHead(Head):
             check_symbols(symbols, self.vocab_size)
             used, symbols = symbols.unique(return_inverse=True)
             p = {n: v if n.startswith("shared_") else v[used] for n, v in self.weights.items()}
-            M = self.family.build(p) if len(used) else None
+            M = self._built(p) if len(used) else None
         return scan(self.matrices() if M is None else M, symbols, h0, method=self.method, mask=mask, reverse=reverse)
 
 
@@ -185,7 +190,7 @@ class DirectSum(Head):
     r"""Several heads side by side: \(M_\sigma = M^1_\sigma \oplus M^2_\sigma\); the universal head is one of them.
 
     Args:
-        heads: over the same symbols; features are concatenated.
+        heads: over the same symbols; features are concatenated. A `FiniteHead` may stand beside heads that learn.
 
     Raises:
         InvalidInputError: for no heads, or alphabets that differ.
@@ -207,6 +212,7 @@ class DirectSum(Head):
             raise InvalidInputError(f"heads over one alphabet are needed, got {[h.vocab_size for h in heads]}")
         self.heads = nn.ModuleList(heads)
         self.vocab_size, self.dim = heads[0].vocab_size, sum(h.dim for h in heads)
+        self._widths = [h.initial_state().shape[-1] for h in heads]  # of states; that of a finite head is its number
         self.description = {"kind": "sum", "heads": [getattr(h, "description", None) for h in heads]}
 
     def matrices(self) -> Float[Tensor, "v d d"]:
@@ -214,20 +220,25 @@ class DirectSum(Head):
         every = [h.matrices() for h in self.heads]  # type: ignore[operator]
         return torch.stack([torch.block_diag(*(m[v] for m in every)) for v in range(self.vocab_size)])
 
-    def initial_state(self) -> Float[Tensor, " d"]:
-        """(d,) concatenated initial states."""
+    def initial_state(self) -> Shaped[Tensor, " s"]:
+        """Concatenated initial states."""
         return torch.cat([h.initial_state() for h in self.heads])  # type: ignore[operator]
 
     def states(
         self, symbols: Tensor, *, mask: Tensor | None = None, initial: Tensor | None = None, reverse: bool = False
-    ) -> Float[Tensor, "b t d"]:
-        """(B, T, d) concatenated states."""
-        parts = [None] * len(self.heads) if initial is None else initial.split([h.dim for h in self.heads], dim=-1)
+    ) -> Shaped[Tensor, "b t s"]:
+        """Concatenated states."""
+        parts = [None] * len(self.heads) if initial is None else initial.split(self._widths, dim=-1)
         every = [
             h.states(symbols, mask=mask, initial=p, reverse=reverse)  # type: ignore[operator]
             for h, p in zip(self.heads, parts, strict=True)
         ]
         return torch.cat(every, dim=-1)
+
+    def vectors_of(self, states: Tensor) -> Float[Tensor, "*any f"]:
+        """(..., d) what the states look like, part by part."""
+        parts = states.split(self._widths, dim=-1)
+        return torch.cat([h.vectors_of(p) for h, p in zip(self.heads, parts, strict=True)], dim=-1)  # type: ignore[operator]
 
 
 class ContinuousHead(nn.Module):
@@ -285,8 +296,10 @@ class ContinuousHead(nn.Module):
         """(B, T, d) states; options as in `scan`."""
         B, T, _ = vectors.shape
         parts = self.map(vectors).reshape(B * T, -1).split([s.numel() for s in self.shapes.values()], dim=-1)
-        p = {n: part.reshape(-1, *shape) for (n, shape), part in zip(self.shapes.items(), parts, strict=True)}
-        M = self.family.build(p).view(B, T, self.dim, self.dim)
+        dtype = self.alpha.dtype  # autocast may have made the parts shorter
+        p = {n: part.reshape(-1, *shape).to(dtype) for (n, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        with full_precision(vectors.device.type):
+            M = self.family.build(p).view(B, T, self.dim, self.dim)
         return scan(M, None, self.initial_state() if initial is None else initial, **options)
 
 
@@ -318,6 +331,7 @@ def fixed_head(matrices: Any, initial: Any) -> RationalHead:
         M.detach().clone().to(torch.promote_types(M.dtype, torch.float32)), requires_grad=False
     )
     head.alpha = nn.Parameter(h0.detach().clone().to(head.weights["weight"].dtype), requires_grad=False)
+    head.description["frozen"] = True
     return head
 
 

@@ -83,7 +83,7 @@ class Injection(nn.Module):
         try:
             head: Any = head_from(told["head"])
             made = cls(head, width=told["width"], layers=told["layers"], state=told["state"])
-            made.load_state_dict({n: torch.from_numpy(a) for n, a in weights.items()})
+            made.load_state_dict({n: torch.from_numpy(a) for n, a in weights.items()}, assign=True)
         except (InvalidInputError, RuntimeError, TypeError, AttributeError) as problem:
             raise InvalidFileError(path, f"sizes that do not fit ({problem})", "save it again") from None
         return made
@@ -95,6 +95,12 @@ class Injection(nn.Module):
         if ids is None:
             raise InvalidInputError("the rational head reads `input_ids`, not embeddings; pass the ids")
         cache = kwargs.get("past_key_values")
+        strange = [n for n in ("cache_params", "state") if kwargs.get(n) is not None]
+        if strange or (cache is not None and not hasattr(cache, "get_seq_length")):
+            raise InvalidInputError(
+                f"the state of the rational head cannot travel on `{(strange or ['past_key_values'])[0]}`; run this "
+                "model with `use_cache=False`, or with a cache object of transformers"
+            )
         seen = int(cache.get_seq_length()) if cache is not None else 0
         kept = getattr(cache, _MARK, None)
         if seen and (kept is None or kept[1] != seen):

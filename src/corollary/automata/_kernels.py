@@ -8,18 +8,18 @@ Everything is time-major here: symbols (T, B), states (T, B, d).
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 SEGMENT = 1 << 22  # numbers gathered at once: T B d^2 of them are never held together
 
 
 def steps(
-    matrices: Float[Tensor, "v d d"],
+    matrices: Shaped[Tensor, "v d d"],
     symbols: Int[Tensor, "t b"],
-    initial: Float[Tensor, "b d"],
-    inputs: Float[Tensor, "t b d"] | None,
-) -> Float[Tensor, "t b d"]:
+    initial: Shaped[Tensor, "b d"],
+    inputs: Shaped[Tensor, "t b d"] | None,
+) -> Shaped[Tensor, "t b d"]:
     """One product a step; on a CPU through NumPy, whose call costs a third of torch's."""
     (T, B), d = symbols.shape, initial.shape[1]
     out = initial.new_empty(T, B, d) if inputs is None else inputs.clone(memory_format=torch.contiguous_format)
@@ -54,12 +54,12 @@ def _torch_loop(gathered: Tensor, state: Tensor, out: Tensor, add: bool) -> None
 
 
 def blocks(
-    matrices: Float[Tensor, "v d d"],
+    matrices: Shaped[Tensor, "v d d"],
     symbols: Int[Tensor, "t b"],
-    initial: Float[Tensor, "b d"],
-    inputs: Float[Tensor, "t b d"] | None,
+    initial: Shaped[Tensor, "b d"],
+    inputs: Shaped[Tensor, "t b d"] | None,
     size: int,
-) -> Float[Tensor, "t b d"]:
+) -> Shaped[Tensor, "t b d"]:
     """Blocks of `size` symbols, a power of two; what is left over at the end is done step by step."""
     (T, B), d = symbols.shape, initial.shape[1]
     N = T // size
@@ -81,7 +81,7 @@ def blocks(
     return torch.cat([out, rest])
 
 
-def fill(matrices: Tensor, inside: Tensor, first: Tensor, inputs: Tensor | None) -> Float[Tensor, "n k b d"]:
+def fill(matrices: Tensor, inside: Tensor, first: Tensor, inputs: Tensor | None) -> Shaped[Tensor, "n k b d"]:
     """The states inside of all blocks, from the state after the first symbol of each."""
     out = first.new_empty(inside.shape[0], inside.shape[1], *first.shape[1:])
     out[:, 0] = h = first
@@ -93,7 +93,7 @@ def fill(matrices: Tensor, inside: Tensor, first: Tensor, inputs: Tensor | None)
     return out
 
 
-def _apply(matrices: Tensor, symbols: Tensor, states: Tensor) -> Float[Tensor, "n b d"]:
+def _apply(matrices: Tensor, symbols: Tensor, states: Tensor) -> Shaped[Tensor, "n b d"]:
     """`M_{x} h` for many pairs: one large product with all matrices where these are few, else a gather."""
     V, d, _ = matrices.shape
     flat = states.reshape(-1, d)
@@ -107,8 +107,8 @@ def _apply(matrices: Tensor, symbols: Tensor, states: Tensor) -> Float[Tensor, "
 
 
 def name_words(
-    matrices: Float[Tensor, "v d d"], symbols: Int[Tensor, "t b"], size: int
-) -> tuple[Int[Tensor, "n b"], Float[Tensor, "w d d"]]:
+    matrices: Shaped[Tensor, "v d d"], symbols: Int[Tensor, "t b"], size: int
+) -> tuple[Int[Tensor, "n b"], Shaped[Tensor, "w d d"]]:
     """A number for each distinct word of `size` symbols, and its product; the later matrix stands to the left."""
     names, products = symbols, matrices
     while size > 1:

@@ -5,12 +5,18 @@ from typing import Any
 
 from corollary.automata._dfa import DFA
 from corollary.automata._transducer import Transducer
+from corollary.automata._wfa import WFA
 from corollary.errors import InvalidInputError, MissingExtraError
 
 
-def _edges(automaton: DFA | Transducer) -> dict[tuple[int, int], str]:
-    """Labels of the edges, symbols between the same states together."""
+def _edges(automaton: DFA | Transducer | WFA) -> dict[tuple[int, int], str]:
+    """Labels of the edges, symbols between the same states together; of weighted automata with their weights."""
     labels: dict[tuple[int, int], list[str]] = {}
+    if isinstance(automaton, WFA):
+        for x, M in zip(automaton.alphabet, automaton.matrices, strict=True):
+            for after, q in zip(*M.nonzero(), strict=True):
+                labels.setdefault((int(q), int(after)), []).append(f"{x} / {_number(M[after, q])}")
+        return {pair: ", ".join(told) for pair, told in labels.items()}
     for q, row in enumerate(automaton.transitions.tolist()):
         for x, after in enumerate(row):
             if after >= 0:
@@ -21,11 +27,29 @@ def _edges(automaton: DFA | Transducer) -> dict[tuple[int, int], str]:
     return {pair: ", ".join(told) for pair, told in labels.items()}
 
 
-def to_dot(automaton: DFA | Transducer) -> str:
+def _number(weight: Any) -> str:
+    return f"{weight:.4g}" if isinstance(weight, float) else str(weight)
+
+
+def _states(automaton: DFA | Transducer | WFA) -> tuple[list[str], list[bool], dict[int, str]]:
+    """Names of the states (weighted ones with their final weight), which accept, and where it starts (with what)."""
+    if isinstance(automaton, WFA):
+        names = [f"{q} / {_number(w)}" if w != 0 else str(q) for q, w in enumerate(automaton.final)]
+        return (
+            names,
+            [bool(w != 0) for w in automaton.final],
+            {q: _number(w) for q, w in enumerate(automaton.initial) if w != 0},
+        )
+    accepting = automaton.accepting.tolist() if isinstance(automaton, DFA) else [False] * automaton.states
+    return [str(q) for q in range(automaton.states)], accepting, {automaton.start: ""}
+
+
+def to_dot(automaton: DFA | Transducer | WFA) -> str:
     """Graphviz text: `dot -Tsvg` draws it.
 
     Args:
-        automaton: a DFA (accepting states are double circles) or a transducer (answers after a slash).
+        automaton: a DFA (accepting states are double circles), a transducer (answers after a slash) or a weighted
+            automaton (weights after a slash; those that are zero are left out).
 
     Returns:
         The text; labels are escaped.
@@ -43,16 +67,22 @@ def to_dot(automaton: DFA | Transducer) -> str:
           0 -> 0 [label="a"];
         }
     """
-    accepting = automaton.accepting if isinstance(automaton, DFA) else [False] * automaton.states
-    lines = ["digraph {", "  rankdir=LR;", "  start [shape=point];", f"  start -> {automaton.start};"]
-    lines += [f"  {q} [shape={'doublecircle' if yes else 'circle'}];" for q, yes in enumerate(accepting)]
-    for (a, b), label in _edges(automaton).items():
-        escaped = label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        lines.append(f'  {a} -> {b} [label="{escaped}"];')
+    names, accepting, starts = _states(automaton)
+    lines = ["digraph {", "  rankdir=LR;", "  start [shape=point];"]
+    lines += [f"  start -> {q}{_label(told)};" for q, told in starts.items()]
+    for q, (name, yes) in enumerate(zip(names, accepting, strict=True)):
+        shape = "doublecircle" if yes else "circle"
+        lines.append(f"  {q} [shape={shape}];" if name == str(q) else f'  {q} [shape={shape}, label="{name}"];')
+    lines += [f"  {a} -> {b}{_label(told)};" for (a, b), told in _edges(automaton).items()]
     return "\n".join([*lines, "}"])
 
 
-def draw(automaton: DFA | Transducer, *, axes: Any = None) -> Any:
+def _label(told: str) -> str:
+    escaped = told.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f' [label="{escaped}"]' if told else ""
+
+
+def draw(automaton: DFA | Transducer | WFA, *, axes: Any = None) -> Any:
     """Draw the automaton on a circle with matplotlib.
 
     Args:
@@ -74,23 +104,23 @@ def draw(automaton: DFA | Transducer, *, axes: Any = None) -> Any:
         >>> len(axes.patches) > 3
         True
     """
-    if automaton.states > 40:
-        raise InvalidInputError(f"{automaton.states} states are too many for a picture; use `to_dot`")
+    names, accepting, starts = _states(automaton)
+    n = len(names)
+    if n > 40:
+        raise InvalidInputError(f"{n} states are too many for a picture; use `to_dot`")
     try:
         from matplotlib.figure import Figure
         from matplotlib.patches import Circle, FancyArrowPatch
     except ImportError:
         raise MissingExtraError("matplotlib", "report", "drawing an automaton") from None
     ax = axes if axes is not None else Figure(figsize=(5, 5)).add_subplot()
-    n = automaton.states
     places = [(math.sin(2 * math.pi * q / n), math.cos(2 * math.pi * q / n)) for q in range(n)]
     radius = min(0.18, 1.6 / n)
-    accepting = automaton.accepting if isinstance(automaton, DFA) else [False] * n
     for q, (x, y) in enumerate(places):
-        ax.add_patch(Circle((x, y), radius, fill=False, lw=1.5 if q != automaton.start else 2.5))
+        ax.add_patch(Circle((x, y), radius, fill=False, lw=2.5 if q in starts else 1.5))
         if accepting[q]:
             ax.add_patch(Circle((x, y), radius * 0.8, fill=False))
-        ax.text(x, y, str(q), ha="center", va="center")
+        ax.text(x, y, names[q], ha="center", va="center")
     for (a, b), label in _edges(automaton).items():
         (x, y), (u, v) = places[a], places[b]
         if a == b:

@@ -39,7 +39,7 @@ def learn(
         task: what to learn.
         steps: updates.
         batch: words of an update, all of one length.
-        lengths: shortest and longest, uniform.
+        lengths: shortest and longest, uniform; words that are too short for the task are left out.
         curriculum: let the longest rise over the first half of the steps.
         lr: highest step size; one cycle, a twentieth of it warm-up, gradients clipped at norm 1.
         weight_decay: of AdamW; zero, since it pulls the angles of a head towards zero.
@@ -66,18 +66,24 @@ def learn(
     """
     if steps < 1 or batch < 1 or not 1 <= lengths[0] <= lengths[1] or not 0 < lr < float("inf"):
         raise InvalidInputError(f"steps, batch, lengths and lr must be positive, got {steps}, {batch}, {lengths}, {lr}")
+    shortest = max(lengths[0], task.shortest)
+    if shortest > lengths[1]:
+        raise InvalidInputError(f"{task.name!r} has words of at least {task.shortest} symbols, `lengths` are {lengths}")
     rng = np.random.default_rng(seed)
     weights = [p for p in model.parameters() if p.requires_grad]
+    if not weights:
+        raise InvalidInputError(f"this {type(model).__name__} has nothing that is trained; unfreeze a parameter")
     own = optimizer or torch.optim.AdamW(weights, lr=lr, weight_decay=weight_decay)
     rates = torch.optim.lr_scheduler.OneCycleLR(own, lr, total_steps=steps + 1, pct_start=0.05)
     last = float("nan")
     for step in range(steps):
         top = lengths[1]
         if curriculum:
-            top = lengths[0] + int((top - lengths[0]) * min(1.0, 2 * (step + 1) / steps))
-        x, y = task.sample(batch, int(rng.integers(lengths[0], top + 1)), rng)
-        logits = model(torch.from_numpy(x))
-        loss = functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(y).flatten(), ignore_index=SILENT)
+            top = shortest + int((top - shortest) * min(1.0, 2 * (step + 1) / steps))
+        x, y = task.sample(batch, int(rng.integers(shortest, top + 1)), rng)
+        logits = model(torch.from_numpy(x).to(weights[0].device))
+        wanted = torch.from_numpy(y).to(logits.device).flatten()
+        loss = functional.cross_entropy(logits.flatten(0, 1), wanted, ignore_index=SILENT)
         if not torch.isfinite(loss):
             raise InvalidInputError(f"the loss is {loss.item()} at step {step}; lower `lr`")
         own.zero_grad()
@@ -110,8 +116,12 @@ def length_accuracy(
         seed: of the words; not that of training.
 
     Returns:
-        Length -> `last` (the last answer of a word is right), `all` (every place with an answer, mean), `words` (all
-        answers of a word are right).
+        Length -> `last` (the last answer of a word is right), `all` (every place with an answer, mean: the measure of
+        the Chomsky protocol, a token of the output being such a place, none behind its end), `words` (all answers of a
+        word are right).
+
+    Raises:
+        InvalidInputError: for a length that the task has no words of.
 
     Guarantee: none; the shares have the error of `count` words.
 
@@ -132,7 +142,9 @@ def length_accuracy(
 def _predict(model: Any, x: np.ndarray) -> np.ndarray:
     rows = max(1, (1 << 16) // max(1, x.shape[1]))  # bounds the memory of a pass
     rows = min(rows, max(1, (1 << 24) // max(1, x.shape[1] ** 2)))
-    parts = [model(torch.from_numpy(x[i : i + rows])).argmax(-1) for i in range(0, len(x), rows)]
+    weight = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    device = "cpu" if weight is None else weight.device
+    parts = [model(torch.from_numpy(x[i : i + rows]).to(device)).argmax(-1).cpu() for i in range(0, len(x), rows)]
     return torch.cat(parts).numpy()
 
 

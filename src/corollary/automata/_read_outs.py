@@ -50,8 +50,9 @@ def fit_read_out(
     symbols = torch.from_numpy(x)
     with torch.no_grad():
         start = head.initial_state()
-        after = head.states(symbols, initial=start.expand(words, -1))
-        before = torch.cat([start.expand(words, 1, -1), after[:, :-1]], 1)
+        after = head.states(symbols.to(start.device), initial=start.expand(words, -1))
+        before = torch.cat([start.expand(words, 1, -1), after[:, :-1]], 1).cpu()
+        after = after.cpu()
     asked = torch.from_numpy(y >= 0)
     wanted = torch.from_numpy(y)[asked]
     size = after.std().clamp(min=1e-6)

@@ -3,14 +3,15 @@ r"""The scan \(h_t = M_{x_t} h_{t-1} + b_{x_t}\): four exact ways behind one fun
 Mohri, *Rational Transductors* (arXiv:2602.07599), section 6.1, asks for a parallel scan over the associative operator
 \((P_2, b_2) \circ (P_1, b_1) = (P_2 P_1, P_2 b_1 + b_2)\). The adjoint is ours: with \(g_t\) the gradient of the
 loss in \(h_t\), \(\lambda_T = g_T,\ \lambda_{t-1} = g_{t-1} + M_{x_t}^\top \lambda_t\), and
-\(dM_\sigma = \sum_{t: x_t = \sigma} \lambda_t h_{t-1}^\top\): a recurrence of the same kind, run backwards, so
-that its own gradient is known too.
+\(dM_\sigma = \sum_{t: x_t = \sigma} \lambda_t h_{t-1}^\top\) (complex matrices: conjugate transposes): a recurrence
+of the same kind, run backwards, so that its own gradient is known too.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 from torch.nn import functional
 
@@ -31,7 +32,7 @@ def scan(
     bias: Tensor | None = None,
     mask: Tensor | None = None,
     reverse: bool = False,
-) -> Float[Tensor, "b t s"]:
+) -> Shaped[Tensor, "b t s"]:
     r"""All states of the recurrence, differentiable in matrices, bias and initial state.
 
     .. math:: h_0 = \alpha, \qquad h_t = M_{x_t} h_{t-1} + b_{x_t}
@@ -44,7 +45,8 @@ def scan(
             `chunked` (the same in blocks of words, the fastest for small alphabets and long sequences), `doubling`
             (log2 T dependent steps, T log T d^3 work: where launches are dear); `auto` picks by size and device.
         state: `inclusive` gives h_t at place t, `exclusive` h_{t-1}, `both` (B, T, 2d): exclusive, then inclusive.
-        bias: (V, d), the affine part; with matrices for each place (B, T, d).
+        bias: (V, d), the affine part; with matrices for each place (B, T, d). It and `initial` take the dtype of the
+            matrices: any real or complex one, or integers, which stay exact.
         mask: (B, T) bool, False where a place is padding and must not advance the state.
         reverse: read from the right: h_t = M_{x_t} h_{t+1}; `exclusive` is then the state to the right.
 
@@ -52,11 +54,12 @@ def scan(
         (B, T, d) states, or (B, T, 2d) for `both`; T = 0 gives an empty tensor.
 
     Raises:
-        InvalidInputError: for shapes that do not fit, a symbol outside of the alphabet, NaN in the matrices, or an
-            unknown option.
+        InvalidInputError: for shapes that do not fit, a symbol outside of the alphabet, NaN in the matrices, what is no
+            tensor, or an unknown option.
 
     Guarantee: the four methods compute the same sums in different order: equal within 1e-10 in float64 for matrices
         of norm at most one. First derivatives are exact (no truncation); second derivatives exist for every method.
+        Autocast is switched off inside: states keep the dtype of the matrices.
 
     Example:
         >>> import torch
@@ -73,15 +76,24 @@ def scan(
         )
     matrices, x, h0, bias = _prepared(matrices, symbols, initial, bias, mask)
     x = x.flip(0) if reverse else x
-    inputs = None if bias is None else functional.embedding(x, bias)
-    states = run(matrices, x, h0, inputs, method=method)
+    inputs = None
+    if bias is not None:  # embedding has the faster gradient, but none for complex numbers
+        inputs = bias[x] if bias.is_complex() else functional.embedding(x, bias)
+    with full_precision(x.device.type):
+        states = run(matrices, x, h0, inputs, method=method)
     if state != "inclusive":
         before = torch.cat([h0[None], states[:-1]]) if len(x) else states
         states = before if state == "exclusive" else torch.cat([before, states], dim=-1)
     return (states.flip(0) if reverse else states).transpose(0, 1)
 
 
-def run(matrices: Tensor, x: Tensor, h0: Tensor, inputs: Tensor | None, *, method: str) -> Float[Tensor, "t b d"]:
+def full_precision(device: str) -> AbstractContextManager[Any]:
+    """No autocast inside: a state of eight bits of mantissa forgets what it counted within a few symbols."""
+    cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if cast else nullcontext()
+
+
+def run(matrices: Tensor, x: Tensor, h0: Tensor, inputs: Tensor | None, *, method: str) -> Shaped[Tensor, "t b d"]:
     """Time-major states of symbols (T, B), initial (B, d), inputs (T, B, d)."""
     T, B = x.shape
     if T == 0 or B == 0:
@@ -124,7 +136,7 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, matrices: Tensor, x: Tensor, h0: Tensor, inputs: Tensor | None, size: int
-    ) -> Float[Tensor, "t b d"]:
+    ) -> Shaped[Tensor, "t b d"]:
         states = blocks(matrices, x, h0, inputs, size)
         ctx.save_for_backward(matrices, x, h0, states)
         ctx.size, ctx.affine = size, inputs is not None
@@ -132,19 +144,24 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        with full_precision(gradient.device.type):
+            return _Recurrence._adjoint(ctx, gradient)
+
+    @staticmethod
+    def _adjoint(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         matrices, x, h0, states = ctx.saved_tensors
         # lambda_T = g_T: a zero state goes in from the right, and the matrix of place t + 1 acts before g_t is added.
         shifted = torch.cat([x[:1], x[1:].flip(0)])
         zero = torch.zeros_like(h0)
-        adjoint = _Recurrence.apply(matrices.mT.contiguous(), shifted, zero, gradient.flip(0), ctx.size).flip(0)
+        adjoint = _Recurrence.apply(matrices.mH.contiguous(), shifted, zero, gradient.flip(0), ctx.size).flip(0)
         before = torch.cat([h0[None], states[:-1]])
         wanted = ctx.needs_input_grad
-        d_matrices = _outer_sums(adjoint, before, x, len(matrices)) if wanted[0] else None
-        d_initial = (matrices[x[0]].mT @ adjoint[0][..., None])[..., 0] if wanted[2] else None
+        d_matrices = _outer_sums(adjoint, before.conj(), x, len(matrices)) if wanted[0] else None
+        d_initial = (matrices[x[0]].mH @ adjoint[0][..., None])[..., 0] if wanted[2] else None
         return d_matrices, None, d_initial, adjoint if ctx.affine and wanted[3] else None, None
 
 
-def _outer_sums(left: Tensor, right: Tensor, x: Tensor, V: int) -> Float[Tensor, "v d d"]:
+def _outer_sums(left: Tensor, right: Tensor, x: Tensor, V: int) -> Shaped[Tensor, "v d d"]:
     r"""\(\sum_{t: x_t = \sigma} l_t r_t^\top\) for each symbol: one product a symbol, or sums of outer products."""
     d = left.shape[-1]
     flat, left, right = x.reshape(-1), left.reshape(-1, d), right.reshape(-1, d)
@@ -160,6 +177,9 @@ def _prepared(
     matrices: Tensor, symbols: Tensor | None, initial: Tensor, bias: Tensor | None, mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Checked and in one form: (V, d, d), (T, B), (B, d), (V, d) or None."""
+    for name, value in (("matrices", matrices), ("symbols", symbols), ("initial", initial), ("bias", bias)):
+        if not isinstance(value, Tensor) and not (value is None and name in ("symbols", "bias")):
+            raise InvalidInputError(f"`{name}` must be a tensor, got {type(value).__name__}; see torch.as_tensor")
     if symbols is None:
         if matrices.ndim != 4:
             raise InvalidInputError(
@@ -189,7 +209,7 @@ def _prepared(
         matrices = torch.cat([matrices, torch.eye(d, dtype=matrices.dtype, device=matrices.device)[None]])
         bias = None if bias is None else functional.pad(bias, (0, 0, 0, 1))
     h0 = initial.to(matrices.dtype).expand(len(symbols), d)
-    return matrices, symbols.T.long().contiguous(), h0, bias
+    return matrices, symbols.T.long().contiguous(), h0, None if bias is None else bias.to(matrices.dtype)
 
 
 def check_symbols(symbols: Tensor, V: int) -> None:

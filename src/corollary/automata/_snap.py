@@ -20,7 +20,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from corollary.automata._finite_head import FiniteHead
-from corollary.automata._heads import Head
+from corollary.automata._heads import DirectSum, Head
 from corollary.automata._tasks import Task
 from corollary.automata._transducer import SILENT, Transducer
 from corollary.errors import InvalidInputError
@@ -89,7 +89,7 @@ def snap(
         seed: of these words.
 
     Returns:
-        A `FiniteHead`, whose vectors are states of the head itself.
+        A `FiniteHead`, whose vectors are states of the head itself; its `.represent()` has d x d matrices again.
 
     Raises:
         InvalidInputError: where no finite automaton is found within `limit` and `q_max`: the head drifts too fast, or
@@ -110,9 +110,11 @@ def snap(
     """
     if isinstance(head, FiniteHead):
         return head
+    if isinstance(head, DirectSum):  # all parts by vectors
+        head = DirectSum([h.represent() if isinstance(h, FiniteHead) else h for h in head.heads])
     if q_max < 1 or limit < 1 or not 0 < tolerance < 1:
         raise InvalidInputError(f"q_max, limit and tolerance must be positive, got {q_max}, {limit}, {tolerance}")
-    double = copy.deepcopy(head).double()
+    double = copy.deepcopy(head).double().cpu()  # thousands of small steps: no work for an accelerator
     start = double.initial_state()
     if answer is None:
         table, vectors = _closed(double, start, tolerance * float(start.norm()), limit)
@@ -128,7 +130,7 @@ def snap(
             f"a symbol has a cycle of length {cycle}, more than q_max = {q_max}; raise it if that is meant"
         )
     dtype = next(iter(head.parameters()), start).dtype
-    return FiniteHead(table, vectors.to(dtype)).to(start.device)
+    return FiniteHead(table, vectors.to(dtype)).to(head.initial_state().device)
 
 
 def _closed(head: Head, start: Tensor, radius: float, limit: int) -> tuple[np.ndarray, Tensor]:
@@ -333,8 +335,8 @@ def read_out_of(model: Any) -> ReadOut:
     def answer(before: Tensor, symbols: Tensor, after: Tensor) -> Tensor:
         mode = model.config.state
         h = {"inclusive": after, "exclusive": before}.get(mode, torch.cat([before, after], -1))
-        dtype = model.embedding.weight.dtype
-        return model.outputs(symbols[:, None], h[:, None].to(dtype))[:, 0].argmax(-1)
+        weight = model.embedding.weight
+        return model.outputs(symbols[:, None].to(weight.device), h[:, None].to(weight))[:, 0].argmax(-1).to(h.device)
 
     return answer
 

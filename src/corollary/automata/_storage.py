@@ -72,9 +72,7 @@ def load(folder: str | Path) -> RationalTransductor:
     for name, p in model.state_dict().items():
         own = torch.from_numpy(weights[name])
         _storage.require(own.is_floating_point() == p.is_floating_point(), source, f"`{name}` has type {own.dtype}")
-    model.load_state_dict({n: torch.from_numpy(a) for n, a in weights.items()}, assign=True)
-    for name, p in model.named_parameters():
-        p.requires_grad_(not name.endswith("signs"))
+    model.load_state_dict({n: torch.from_numpy(a) for n, a in weights.items()}, assign=True)  # what is trained stays so
     for head in (model.head, model.backward_head):
         _check_tables(head, source)
     _storage.require(
@@ -95,8 +93,12 @@ def head_from(told: Any) -> Head | None:
     if kind == "finite":
         n, V, d = told["states"], told["vocab_size"], told["dim"]
         return FiniteHead(np.zeros((n, V), dtype=np.int64), torch.zeros(n, d), start=told["start"])
-    options = {k: v for k, v in told.items() if k not in ("kind", "vocab_size", "dim")}
-    return RationalHead(told["vocab_size"], told["dim"], **options)
+    options = {k: v for k, v in told.items() if k not in ("kind", "vocab_size", "dim", "frozen")}
+    head = RationalHead(told["vocab_size"], told["dim"], **options)
+    if told.get("frozen"):
+        head.description["frozen"] = True
+        head.requires_grad_(False)
+    return head
 
 
 def _sound(told: Any) -> bool:

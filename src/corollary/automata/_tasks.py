@@ -54,8 +54,12 @@ class Task:
     def sample(
         self, batch: int, length: int, rng: np.random.Generator
     ) -> tuple[Int[np.ndarray, "b t"], Int[np.ndarray, "b t"]]:
-        """(B, T) symbols, uniform over what is allowed, and (B, T) answers (-1: none wanted)."""
-        length = max(length, self.shortest)
+        """(B, T) symbols, uniform over what is allowed, and (B, T) answers (-1: none wanted).
+
+        Raises:
+            InvalidInputError: for a length below `shortest`, or no words.
+        """
+        check_size(self, batch, length)
         table = self.automaton.transitions
         if (table >= 0).all():
             x = rng.integers(0, self.vocab_size, (batch, length))
@@ -66,6 +70,15 @@ class Task:
                 x[:, t] = np.where(table[q] >= 0, draws[t], -1).argmax(1)
                 q = table[q, x[:, t]]
         return x, self.automaton.run(x)
+
+
+def check_size(task: Any, batch: int, length: int) -> None:
+    """Raise where a task has no words of this length, or none are wanted."""
+    if length < task.shortest or batch < 1:
+        raise InvalidInputError(
+            f"{batch} words of {length} symbols were asked for; {task.name!r} makes one or more, of at least "
+            f"{task.shortest} symbols"
+        )
 
 
 Step = Callable[[Any, Any], tuple[Any, int] | None]
@@ -270,7 +283,9 @@ def task(name: str, **options: Any) -> Task:
     Reference: Deletang et al. (2023) for the tasks of the Chomsky hierarchy; generators written here.
     """
     if name not in _TASKS:
-        raise InvalidInputError(f"no task is called {name!r}; known: {', '.join(_TASKS)}")
+        raise InvalidInputError(
+            f"no regular task is called {name!r}; known: {', '.join(_TASKS)}; `string_task` makes those beyond"
+        )
     try:
         start, step, alphabet, classes = _TASKS[name](**options)
     except TypeError:

@@ -190,8 +190,8 @@ class Difference:
 def compare(a: Transducer, b: Transducer) -> Difference:
     """Breadth-first over pairs of states: the first pair that answers differently gives a shortest word.
 
-    A symbol allowed by one only is a difference; where an answer is not asked for (-1) by `b`, any answer of `a` is
-    right.
+    It is `b` that asks: what it forbids is not compared, where it asks for no answer (-1) any of `a` is right, and a
+    symbol that only `a` forbids is a difference.
     """
     if a.alphabet != b.alphabet:
         raise InvalidInputError(f"the alphabets differ: {list(a.alphabet)[:20]} and {list(b.alphabet)[:20]}")

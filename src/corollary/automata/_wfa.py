@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
@@ -77,6 +78,25 @@ class WFA:
         for q, x in itertools.product(range(n), range(len(dfa.alphabet))):
             M[x, dfa.transitions[q, x], q] = 1
         return cls(np.eye(n)[dfa.start], M, dfa.accepting.astype(float), dfa.alphabet, exact)
+
+    @classmethod
+    def from_head(cls, head: Any, final: ArrayLike, *, alphabet: Sequence[Any] = (), exact: bool = False) -> "WFA":
+        r"""A head, as it is trained now, with a linear read-out \(\beta\) (d,) of its state.
+
+        With `exact` its floats are taken for the rationals that they are, and `equivalent` decides in them.
+
+        Raises:
+            InvalidInputError: for a read-out of another dimension.
+        """
+        M, h0 = (t.detach().double().cpu().numpy() for t in (head.matrices(), head.initial_state()))
+        return cls(h0, M, final, tuple(alphabet), exact)
+
+    def head(self) -> Any:
+        """A head with these matrices, in float64; its state times `final` is the weight."""
+        from corollary.automata._heads import fixed_head
+
+        M, h0 = (torch.from_numpy(np.asarray(a).astype(np.float64)) for a in (self.matrices, self.initial))
+        return fixed_head(M, h0)
 
     @property
     def dim(self) -> int:
@@ -229,7 +249,8 @@ def equivalent(a: Any, b: Any) -> Difference:
 
     Args:
         a: a `DFA`, `Transducer` or `WFA`.
-        b: of the same kind; a `DFA` beside a `WFA` stands for its indicator.
+        b: of the same kind; a `DFA` beside a `WFA` stands for its indicator. Of two transducers it is b that asks:
+            where it forbids a symbol or wants no answer, nothing is compared.
 
     Returns:
         `.equal`, `.witness` (a tuple of symbols, a shortest one; None where equal), `.explored`.
