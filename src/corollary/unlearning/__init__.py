@@ -21,6 +21,7 @@ _HOME = {
     "AnswerScores": "_model",
     "ByteTokenizer": "_tokens",
     "Examples": "_examples",
+    "ExpertTokenizer": "_tokens",
     "HeadFit": "_fit",
     "HeadTraining": "_fit",
     "PooledStates": "_cache",
