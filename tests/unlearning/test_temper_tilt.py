@@ -1,6 +1,7 @@
 """Limits and identities of the head, the tilted model, its generation and its storage."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch.nn import functional
 from unlearning_models import WORDS, sequences, tiny, with_heads
 
+from corollary.cli.bench import load_theme
 from corollary.errors import InvalidFileError, InvalidInputError
 from corollary.models import LanguageModel, load, sample
 from corollary.unlearning import (
@@ -53,12 +55,27 @@ def test_chosen_logits_are_those_of_the_full_head_and_parameters_are_counted(rng
     pooled, tokens = torch.from_numpy(rng.normal(size=(9, 6))).float(), torch.from_numpy(rng.integers(0, 30, 9))
     full = head(pooled)
     assert torch.allclose(head.chosen(pooled, tokens), full.gather(1, tokens[:, None])[:, 0], atol=1e-6)
-    assert sum(p.numel() for p in head.parameters()) == 4 * (6 + 30) + (layers - 1) * 16
+    trained = sum(p.numel() for p in head.parameters())
+    assert trained == 4 * (6 + 30) + (layers - 1) * 16 == TemperTiltHead.count(6, 30, rank=4, layers=layers)
 
 
 def test_the_share_of_trained_parameters_of_an_8b_model():
-    assert 20 * (4096 + 128256) == 2_647_040  # Llama 3.1 8B, m = 20: 0.033 %
-    assert 50 * (4096 + 128256) == 6_617_600
+    """Against the model itself, made without memory; section 3.1 has the printed figures."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+        num_key_value_heads=8, tie_word_embeddings=False,
+    )  # fmt: skip
+    with torch.device("meta"):
+        whole = sum(p.numel() for p in transformers.LlamaForCausalLM(config).parameters())
+    counts = [TemperTiltHead.count(config.hidden_size, config.vocab_size, rank=m) for m in (20, 50)]
+    assert counts == [2_647_040, 6_617_600]
+    assert [f"{n / whole:.3%}" for n in counts] == ["0.033%", "0.082%"]
+    rows = load_theme(Path(__file__).parents[2] / "benchmarks", "unlearning").heads([])  # of the page
+    assert rows[-2:] == [
+        f"| Llama 3.1 8B | {m} | 4,096 | 128,256 | {n:,} | {whole:,} | {n / whole:.3%} |"
+        for m, n in zip((20, 50), counts, strict=True)
+    ]
 
 
 def test_tilting_limits(rng):

@@ -4,8 +4,7 @@ r"""Training a head on cached states: retain against forget, token by token, cla
 
 The forget set is the anchor: an epoch goes over it once, each of its batches paired with as many sequences to retain,
 drawn uniformly. The classifier therefore estimates the balanced posterior; with `share` = gamma, the share of what
-is to
-be forgotten in the base's training data, \(b = \log\frac{1 - \gamma}{\gamma}\) corrects for it.
+is to be forgotten in the base's training data, \(b = \log\frac{1 - \gamma}{\gamma}\) corrects for it.
 """
 
 import math
@@ -282,6 +281,7 @@ def fit_temper_tilt(
     guidance: float = 1.0,
     training: HeadTraining | None = None,
     held_out: Examples | None = None,
+    paraphrases: Examples | None = None,
     retain_limit: int | None = None,
     folder: str | Path | None = None,
     progress: Callable[[str, float], object] | None = None,
@@ -301,6 +301,7 @@ def fit_temper_tilt(
         guidance: s.
         training: the hyper-parameters; or give them one by one, as in `HeadTraining`.
         held_out: sequences to retain that are not trained on; `certificate_` then speaks of them, too.
+        paraphrases: other words for what is to be forgotten, not trained on; `certificate_` then speaks of them, too.
         retain_limit: cache at most so many sequences to retain (and never more than will be drawn).
         folder: cache (fp16) and checkpoints on disk; the same call goes on where it stopped.
         progress: called with what is being done and the share done.
@@ -314,8 +315,7 @@ def fit_temper_tilt(
             taken.
 
     Guarantee: the base's weights stay as they are, bit for bit. What is forgotten is measured and certified
-        afterwards, not
-        promised here.
+        afterwards, not promised here.
 
     Example:
         >>> from corollary.models import TransformerConfig, TransformerLM
@@ -339,6 +339,8 @@ def fit_temper_tilt(
     check_sets(forget, retain, backbone.vocab_size)
     if held_out is not None:
         refuse_reuse(held_out.hashes(), training=retain.hashes())
+    if paraphrases is not None:
+        refuse_reuse(paraphrases.hashes(), training=forget.hashes())
     before = backbone.fingerprint()
     _, partners = pairing(len(forget), len(retain), training)
     drawn, partners = _limited(partners, retain_limit, training.seed)
@@ -363,7 +365,8 @@ def fit_temper_tilt(
     heads = dict(earlier.heads) if earlier is not None else {}
     fitted = TemperTiltModel(base, heads | {name: fit.head}, temperature=temperature, guidance=guidance)
     fitted.fits = dict(earlier.fits) if earlier is not None else {}
-    fitted.given = {"forget": forget, "retain": retain, "held_out": held_out, "base_before": before}
+    fitted.given = {"forget": forget, "retain": retain, "held_out": held_out, "paraphrases": paraphrases}
+    fitted.given["base_before"] = before
     fitted.fits[name] = HeadFit(fit.head, fit.seconds, sum(s.seconds for s in states), fit.losses)
     return fitted
 
