@@ -141,7 +141,7 @@ def test_the_cached_loss_is_the_masked_mean_on_full_logits(own, examples):
     lost, kept = examples.select(np.arange(10)), examples.select(np.arange(10, 20))
     model = fit_temper_tilt(own, lost, kept, rank=3, epochs=1, batch_size=10, seed=4)
     head = TemperTiltHead(16, WORDS, rank=3, seed=4)
-    from corollary.unlearning._fit import pairing
+    from corollary.unlearning._train import pairing
 
     partners = pairing(10, 10, HeadTraining(epochs=1, seed=4))[1][0]
     total, count = 0.0, 0

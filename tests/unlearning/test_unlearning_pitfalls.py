@@ -14,6 +14,7 @@ from corollary.models import _storage
 from corollary.unlearning import (
     Examples,
     HeadTraining,
+    PooledStates,
     TemperTiltHead,
     TemperTiltModel,
     TemperTiltProcessor,
@@ -133,6 +134,20 @@ def test_a_fit_killed_among_its_states_starts_them_again(own, examples, tmp_path
     assert "states: forget" not in seen
     whole = fit_temper_tilt(own, lost, kept, rank=2, epochs=5)
     assert torch.equal(again.heads["forgotten"].out, whole.heads["forgotten"].out)
+
+
+def test_a_checkpoint_of_other_states_is_refused(rng, tmp_path):
+    def states(mean, seed):
+        x = np.random.default_rng(seed).normal(mean, 1, (40, 4)).astype(np.float16)
+        return PooledStates(x, np.full(40, 3), np.arange(0, 41, 4), 0.0)
+
+    lost, kept, other = states(-1, 0), states(1, 1), states(1, 2)
+    training = HeadTraining(rank=2, epochs=10)
+    done = train_head(lost, kept, vocab_size=8, training=training, folder=tmp_path)
+    again = train_head(lost, kept, vocab_size=8, training=training, folder=tmp_path)
+    assert torch.equal(again.head.out, done.head.out)
+    with pytest.raises(InvalidInputError, match="another run"):
+        train_head(lost, other, vocab_size=8, training=training, folder=tmp_path)
 
 
 def test_the_sum_is_in_float32_and_the_logarithm_of_the_sigmoid_does_not_underflow():

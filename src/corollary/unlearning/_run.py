@@ -10,11 +10,12 @@ from corollary.errors import InvalidInputError
 from corollary.runs import RunFolder, read_json, write_json
 from corollary.unlearning._base import Tell, embedded, load_base
 from corollary.unlearning._examples import Examples
-from corollary.unlearning._fit import HeadTraining, fit_temper_tilt
+from corollary.unlearning._fit import fit_temper_tilt
 from corollary.unlearning._measured import evaluate_run
 from corollary.unlearning._model import TemperTiltModel
 from corollary.unlearning._opened import SETUP, Opened
 from corollary.unlearning._tokens import Tokenizer
+from corollary.unlearning._train import HeadTraining
 from corollary.unlearning.tofu._questions import Questions, load_questions, make_questions
 
 NAME = "forgotten"
