@@ -5,6 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
+from sklearn.svm import LinearSVC
 
 from corollary.errors import InvalidInputError, NotFittedError
 from corollary.unlearning import FiniteWorld, TemperTiltDensity, _density, spike_world
@@ -133,5 +134,7 @@ def test_wrong_input_is_refused(as_shipped, rng):
         TemperTiltDensity(lambda X: X, fitted, retained="kept")
     with pytest.raises(InvalidInputError):
         TemperTiltDensity(lambda X: X, fitted, temperature=0.0)
+    with pytest.raises(InvalidInputError, match="no probabilities"):
+        TemperTiltDensity(lambda X: X, LinearSVC().fit([[0.0], [1.0]], [0, 1]))
     with pytest.raises(NotFittedError):
         TemperTiltDensity(lambda X: np.zeros(len(X)), fitted).score_samples([[0.0]])

@@ -14,6 +14,7 @@ from corollary.models import TransformerConfig, TransformerLM
 from corollary.unlearning import AnswerScores, Examples, WordTokenizer, baselines, tofu
 from corollary.unlearning.tofu._evaluate import memorisation
 from corollary.unlearning.tofu._metrics import ks_statistic
+from corollary.unlearning.tofu._questions import _names
 from corollary.unlearning.tofu._rouge import common_length
 
 DATA = os.environ.get("COROLLARY_DATA")
@@ -195,9 +196,20 @@ def test_made_up_questions_are_like_tofu():
     choose, report = made.slices()
     assert len(choose) == len(report) == 60
     assert not {r["question"] for r in choose} & {r["question"] for r in report}
-    for wrong in ({"authors": 1}, {"forget": 0}, {"forget": 20}, {"wrong": 9}, {"authors": 401}):
+    for wrong in ({"authors": 1}, {"forget": 0}, {"forget": 20}, {"wrong": 9}):
         with pytest.raises(InvalidInputError):
             tofu.make_questions(**wrong)
+
+
+@pytest.mark.parametrize("authors", [400, 401, 900])
+def test_made_up_authors_are_as_many_as_are_wanted(authors):
+    made = tofu.make_questions(authors=authors, forget=1)
+    first = [row["question"] for row in made.retain[:: made.per_author]]
+    assert len(set(first)) == len(first) == authors - 1
+    assert any(". " in q for q in first) == (authors > 400)  # initials, where the names have run out
+    names = _names(400 * 27 + 1)
+    assert len(set(names)) == len(names) == 400 * 28
+    assert names[-1].count(".") == 2
 
 
 def test_what_is_memorised_is_measured_as_such():
