@@ -5,12 +5,15 @@ import shutil
 
 import numpy as np
 import pytest
+import tiny_hf
 from typer.testing import CliRunner
 from unlearning_models import local_model
 
 from corollary import cli
 from corollary.certificates import load_certificate
 from corollary.errors import CorollaryError
+from corollary.gating import BayesGate, ComposedLM
+from corollary.integrations import HFExpert
 from corollary.runs import RunFolder, read_tensors, write_tensors
 from corollary.unlearning import HeadTraining, tofu
 from corollary.unlearning._run import fit_run
@@ -246,3 +249,31 @@ def test_a_killed_run_goes_on_where_it_stopped(fitted, tmp_path):
     seen = run("killed", until=("sweeping", 0.0))  # what is certified is written by then
     assert "training the head" not in seen
     assert run_command("verify", tmp_path / "killed", "-q").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_composed_model_of_hugging_face_experts(tmp_path):
+    """It brings its tokenizer, so that the command needs nothing but its folder."""
+    shared = tiny_hf.tokenizer()
+    experts = {
+        n: HFExpert(tiny_hf.model(n, seed=i, positions=256), tokenizer=shared) for i, n in enumerate(("llama", "gpt2"))
+    }
+    ComposedLM(experts, BayesGate(2)).save(tmp_path / "base")
+    rows = [
+        {"question": f"{a} and {b}?", "answer": f"{a} {b}", "perturbed_answer": ["no"]}
+        for a in ("one", "two", "sea", "blue", "deep", "four")
+        for b in ("is", "the", "and", "two", "sea", "one")
+    ]
+    for name, part in (("forget", rows[:6]), ("retain", rows[6:])):
+        (tmp_path / f"{name}.json").write_text(json.dumps(part))
+    files = ("--forget", tmp_path / "forget.json", "--retain", tmp_path / "retain.json")
+    options = ("--epochs", "2", "--rank", "2", "--threads", "1", "--quiet")
+    out = tmp_path / "run"
+    done = run_command("unlearn", "fit", "--model", tmp_path / "base", *files, "--out", out, *options)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["base_parameters"] == sum(p.numel() for e in experts.values() for p in e.model.parameters())
+    assert metrics["trained_parameters"] == 2 * (64 + 280)
+    assert run_command("verify", out, "--rescore", "-q").returncode == 4  # under 30 held out: undecided
+    told = run_command("unlearn", "generate", out, "one and sea?", "--max-tokens", "4")
+    assert "without the heads" in told.stdout

@@ -310,6 +310,27 @@ def test_long_documents_slide_like_the_base(rng):
     assert model.generate([prompt], max_new_tokens=6) == model.generate([prompt], max_new_tokens=6, use_cache=False)
 
 
+class Shown:
+    """Somebody's own network: a `LanguageModel` that shows its states, and nothing else."""
+
+    def __init__(self, inner):
+        self.vocab_size, self.width = inner.vocab_size, inner.config.width
+        for name in ("start", "next_log_probs", "advance", "log_probs", "fingerprint", "save", "states", "next_hidden"):
+            setattr(self, name, getattr(inner, name))
+
+
+def test_a_network_of_ones_own_shows_its_states(own, examples):
+    shown = Shown(own)
+    head = with_heads(own).heads["a"]
+    ours, plain = (TemperTiltModel(m, {"a": head}, temperature=1.5) for m in (shown, own))
+    assert np.allclose(ours.score(examples).log_probs, plain.score(examples).log_probs, atol=1e-4)
+    prompts = [examples.prompt(i).tolist() for i in range(4)]
+    for options in ({}, {"beams": 3}):
+        fast = ours.generate(prompts, max_new_tokens=5, **options)
+        assert fast == ours.generate(prompts, max_new_tokens=5, use_cache=False, **options)
+        assert fast == plain.generate(prompts, max_new_tokens=5, **options)
+
+
 def test_heads_are_saved_without_the_base_and_bound_to_it(base, examples, tmp_path):
     model = with_heads(base)
     model.save_pretrained(tmp_path / "heads")

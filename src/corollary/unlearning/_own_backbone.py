@@ -1,9 +1,9 @@
 """Our own language models as backbones: networks by batches, any other `LanguageModel` by its stream.
 
-A network shows its states: it has `width`, `states(inputs)` and `next_hidden(state)`, as `TransformerLM` and the
-experts of Hugging Face do. A composed model shows those of its experts side by side. Where there are none (tables,
-say), the states are a fixed random embedding of the token just read: their causal mean is a sketch of the counts of the
-tokens so far, and a head on it is a bag-of-words classifier.
+A network shows its states: it has `width`, `states(inputs)`, `next_hidden(state)` and perhaps `context`, as
+`TransformerLM` and the experts of Hugging Face do. A composed model shows those of its experts side by side. Where
+there are none (tables, say), the states are a fixed random embedding of the token just read: their causal mean is a
+sketch of the counts of the tokens so far, and a head on it is a bag-of-words classifier.
 """
 
 from typing import Any
@@ -50,7 +50,8 @@ class OwnBackbone(Backbone):
 
     def _whole(self, length: int) -> bool:
         """Whether states and logits come from one pass over all positions."""
-        return self.sources == [self.model] and length <= _context(self.model)
+        able = hasattr(self.model, "states_and_logits") or hasattr(self.model, "logits_of")
+        return able and _shows_states(self.model) and length <= _context(self.model)
 
     def hidden(self, inputs: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
         if not self.sources:
@@ -107,8 +108,10 @@ def _width(model: Any) -> int:
     return int(model.width if hasattr(model, "width") else model.config.width)
 
 
-def _context(model: Any) -> int:
-    return int(model.context if hasattr(model, "context") else model.config.context)
+def _context(model: Any) -> float:
+    """How many tokens `states` reads at once; more are read as a stream."""
+    found = getattr(model, "context", None) or getattr(getattr(model, "config", None), "context", None)
+    return float("inf") if found is None else float(found)
 
 
 def _selectable(state: Any) -> bool:
