@@ -61,6 +61,31 @@ def test_real_questions_load():
     full = tofu.load_questions(Path(DATA) / "tofu" / "full.json")
     assert [r["question"] for r in lost] == [r["question"] for r in full[3600:]]
     assert {len(r["perturbed_answer"]) for r in lost} == {5}
+    for name, count in (("real_authors", 100), ("world_facts", 117)):
+        rows = tofu.load_questions(Path(DATA) / "tofu" / f"{name}_perturbed.json")
+        assert len(rows) == count
+        assert {len(r["perturbed_answer"]) for r in rows} == {3}
+    refused = tofu.with_refusals(lost, Path(DATA) / "tofu" / "idontknow.jsonl")
+    lines = (Path(DATA) / "tofu" / "idontknow.jsonl").read_text("utf-8").splitlines()
+    assert len(lines) == 100
+    assert {r["answer"] for r in refused} <= {line.strip() for line in lines}
+    assert [r["question"] for r in refused] == [r["question"] for r in lost]
+
+
+def test_refusals_stand_in_the_place_of_answers(tmp_path):
+    made = tofu.make_questions(authors=3, forget=1)
+    path = tmp_path / "idk.txt"
+    path.write_text("No idea.\n\nAsk somebody else.\n")
+    rows = tofu.with_refusals(made.forget, path, seed=1)
+    assert {r["answer"] for r in rows} == {"No idea.", "Ask somebody else."}
+    assert rows == tofu.with_refusals(made.forget, path, seed=1)
+    assert [r["question"] for r in rows] == [r["question"] for r in made.forget]
+    for content in (b"", b"\n \n", b"\xff\xfe"):
+        path.write_bytes(content)
+        with pytest.raises(InvalidFileError, match="idk"):
+            tofu.with_refusals(made.forget, path)
+    with pytest.raises(InvalidFileError):
+        tofu.with_refusals(made.forget, tmp_path / "none")
 
 
 def part(rng, n=60, k=3):
