@@ -95,7 +95,8 @@ def test_evaluated_again_at_other_settings(fitted, tmp_path):
     assert load_certificate(run)[0].attempts == 2
     page = (run / "report.html").read_text()
     assert "Answers before and after" in page
-    for told in ("Forget quality against utility", "temperature T", "guidance s", "Figures before and after"):
+    plots = [f"Forget quality against utility (retain {what})" for what in ("probability", "hits")]
+    for told in (*plots, "temperature T", "guidance s", "Figures before and after"):
         assert told in page
     settings = {(r["temperature"], r["guidance"]) for r in json.loads((run / "metrics.json").read_text())["sweep"]}
     assert {(t, 0.0) for t in (1.0, 1.5, 2.5)} | {(1.0, s) for s in (0.5, 1.0, 2.0)} <= settings

@@ -148,6 +148,21 @@ def test_fit_save_and_load(base, tmp_path):
     assert len(sample(model, 2, max_tokens=3, seed=0)) == 2
 
 
+def test_questions_may_be_given_as_texts(own):
+    one, options = expert("llama"), {"rank": 2, "epochs": 2}
+    tokenizer = tokenizer_of(one)
+    sets = [Examples.from_pairs(rows, tokenizer) for rows in (ROWS[:1], ROWS[1:])]
+    expected = fit_temper_tilt(one, *sets, **options).fingerprint()
+    assert fit_temper_tilt(one, ROWS[:1], ROWS[1:], **options).fingerprint() == expected
+    assert fit_temper_tilt(one, ROWS[:1], sets[1], tokenizer=tokenizer, **options).fingerprint() == expected
+    with pytest.raises(InvalidInputError, match="give `tokenizer`"):
+        fit_temper_tilt(own, ROWS[:1], ROWS[1:], **options)
+    with pytest.raises(InvalidInputError, match="forget set is empty"):
+        fit_temper_tilt(one, [], ROWS, **options)
+    with pytest.raises(InvalidInputError, match="'answer'"):
+        fit_temper_tilt(one, [{"question": "who?"}], ROWS, **options)
+
+
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_the_expert_is_the_wrapped_model_in_other_numbers(kind):
     """The head sees the same states, whether the model comes bare or as an expert."""

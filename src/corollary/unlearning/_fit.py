@@ -1,6 +1,6 @@
 """Fitting a head on a frozen model: states of both sets cached once, the head trained on them, the model switched."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,22 @@ from corollary.unlearning._backbone import backbone_of
 from corollary.unlearning._cache import cache_states
 from corollary.unlearning._examples import Examples, check_sets
 from corollary.unlearning._model import TemperTiltModel
+from corollary.unlearning._tokens import speaker_of
 from corollary.unlearning._train import HeadFit, HeadTraining, pairing, train_head
 
 
 def fit_temper_tilt(
     model: Any,
-    forget: Examples,
-    retain: Examples,
+    forget: Any,
+    retain: Any,
     *,
+    tokenizer: Any = None,
     name: str = "forgotten",
     temperature: float = 1.0,
     guidance: float = 1.0,
     training: HeadTraining | None = None,
-    held_out: Examples | None = None,
-    paraphrases: Examples | None = None,
+    held_out: Any = None,
+    paraphrases: Any = None,
     retain_limit: int | None = None,
     folder: str | Path | None = None,
     progress: Callable[[str, float], object] | None = None,
@@ -38,8 +40,9 @@ def fit_temper_tilt(
 
     Args:
         model: a Hugging Face causal model, any `LanguageModel`, or a `TemperTiltModel`, which gets a further head.
-        forget: what to forget.
-        retain: what to keep; at best what the base was trained on beside the forget set, in the same style.
+        forget: what to forget: `Examples`, or a list of mappings with `question` and `answer`.
+        retain: what to keep, likewise; at best what the base was trained on beside the forget set, in the same style.
+        tokenizer: for questions given as texts; experts of Hugging Face, alone or composed, bring their own.
         name: of the head, by which it is switched on and off.
         temperature: T, of the outputs; 1 only tilts. Raise it for what is memorised hard: choose it by `forget_quality`
             on a slice of the forget set that is not reported.
@@ -81,6 +84,9 @@ def fit_temper_tilt(
     if earlier is not None and name in earlier.heads:
         raise InvalidInputError(f"the model has a head {name!r} already; give another `name`")
     backbone = earlier.backbone if earlier is not None else backbone_of(base)
+    forget, retain, held_out, paraphrases = (
+        _encoded(given, tokenizer, base) for given in (forget, retain, held_out, paraphrases)
+    )
     check_sets(forget, retain, backbone.vocab_size)
     if held_out is not None:
         refuse_reuse(held_out.hashes(), training=retain.hashes())
@@ -114,6 +120,15 @@ def fit_temper_tilt(
     fitted.given["base_before"] = before
     fitted.fits[name] = HeadFit(fit.head, fit.seconds, sum(s.seconds for s in states), fit.losses)
     return fitted
+
+
+def _encoded(given: Any, tokenizer: Any, base: Any) -> Any:
+    """Questions as tokens; anything else as it is."""
+    if not isinstance(given, list | tuple) or not all(isinstance(row, Mapping) for row in given):
+        return given
+    if tokenizer is None and speaker_of(base) is None:
+        raise InvalidInputError("questions as texts need the model's tokenizer; give `tokenizer`, or Examples")
+    return Examples.from_pairs(given, base if tokenizer is None else tokenizer)
 
 
 def _limited(
