@@ -1,6 +1,7 @@
 """What goes wrong in practice: numbers that are none, full disks, fits that are killed, half precision, rare tokens."""
 
 import resource
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -72,23 +73,24 @@ def test_a_processor_refuses_logits_that_are_no_numbers(examples):
         base.generate(inputs, logits_processor=[processor], do_sample=False, max_new_tokens=2, pad_token_id=0)
 
 
-@pytest.fixture
+@contextmanager
 def small_disk():
     """No file of more than 20 kB can be written: what a full disk says, for real."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_disk_too_small_for_the_states_is_told_at_once(own, rng, tmp_path, small_disk):
+def test_a_disk_too_small_for_the_states_is_told_at_once(own, rng, tmp_path):
     many, seen = sequences(rng, 200), []
-    with pytest.raises(OSError, match="large"):
+    with small_disk(), pytest.raises(OSError, match="large"):
         cache_states(backbone_of(own), many, folder=tmp_path, progress=lambda *told: seen.append(told))
     assert not seen  # no state was computed in vain
     assert not (tmp_path / "states.json").exists()
-    small_disk()  # more room
-    found = cache_states(backbone_of(own), many, folder=tmp_path)
+    found = cache_states(backbone_of(own), many, folder=tmp_path)  # more room
     assert np.array_equal(found.states, cache_states(backbone_of(own), many).states)
 
 
