@@ -9,12 +9,17 @@ COLUMNS = (
 )
 
 
+LLAMA = {"width": 4096, "vocab_size": 128_256}  # 3.1, 8 B; its size is checked by the tests
+LLAMA_PARAMETERS = 8_030_261_248
+
+
 def table(records):
     """Everything that was measured, as Markdown."""
     parts = []
     for split in ("forget10", "forget01"):
         found = [r for r in records if r["cell"]["data"] == split]
         parts += methods(split, found) if found else []
+    parts += ["Trained parameters of a head, m (d + V), beside the N of its base:", "", *heads(records), ""]
     spikes = [r["result"] for r in records if r["cell"]["data"] == "spike"]
     parts += spike(spikes) if spikes else []
     speeds = [r["result"] for r in records if r["cell"]["data"] == "speed"]
@@ -75,6 +80,25 @@ def _notes(records):
     elif fine:
         told += " No fine-tuning method reached its forget quality."
     return [told]
+
+
+def heads(records):
+    """Sizes of the head measured, where there is one, and of heads for a model of 8 B: m (d + V) / N."""
+    from corollary.unlearning import TemperTiltHead
+
+    from ._tofu_models import SIZES
+
+    lines = ["| base | m | d | V | m (d + V) | N | share |", "|---" * 7 + "|"]
+    trained = {int(r["result"]["trained"]) for r in records if r["cell"].get("method") == "T3"}
+    whole = {int(r["result"][k]) for r in records for k in ("training parameters",) if k in r["result"]}
+    if trained and whole:
+        (own,), (n,), m, d = trained, whole, 20, SIZES["width"]
+        lines.append(f"| the one above | {m} | {d} | {own // m - d:,} | {own:,} | {n:,} | {own / n:.1%} |")
+    for m in (20, 50):
+        own, (d, v) = TemperTiltHead.count(**LLAMA, rank=m), LLAMA.values()
+        share = own / LLAMA_PARAMETERS
+        lines.append(f"| Llama 3.1 8B | {m} | {d:,} | {v:,} | {own:,} | {LLAMA_PARAMETERS:,} | {share:.3%} |")
+    return lines
 
 
 def spike(results):

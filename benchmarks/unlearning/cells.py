@@ -1,9 +1,9 @@
 """Cells of the benchmark of `corollary.unlearning`, for `corollary bench unlearning`."""
 
 from ._compare import FIRST, OURS, REST, cells
-from ._summary import table
+from ._summary import heads, table
 
-__all__ = ["DEFAULT", "FULL", "QUICK", "run_cell", "table"]
+__all__ = ["DEFAULT", "FULL", "QUICK", "heads", "run_cell", "table"]
 
 QUICK = [{"data": "spike", "seed": 0}]
 OWN = ("base", "retrain", *OURS)

@@ -5,14 +5,18 @@ import shutil
 
 import numpy as np
 import pytest
+import tiny_hf
 from typer.testing import CliRunner
 from unlearning_models import local_model
 
 from corollary import cli
 from corollary.certificates import load_certificate
 from corollary.errors import CorollaryError
-from corollary.runs import read_tensors, write_tensors
-from corollary.unlearning import tofu
+from corollary.gating import BayesGate, ComposedLM
+from corollary.integrations import HFExpert
+from corollary.runs import RunFolder, read_tensors, write_tensors
+from corollary.unlearning import HeadTraining, tofu
+from corollary.unlearning._run import fit_run
 
 
 class Done:
@@ -91,7 +95,13 @@ def test_evaluated_again_at_other_settings(fitted, tmp_path):
     assert load_certificate(run)[0].attempts == 2
     page = (run / "report.html").read_text()
     assert "Answers before and after" in page
-    assert "Forget quality against utility" in page
+    plots = [f"Forget quality against utility (retain {what})" for what in ("probability", "hits")]
+    for told in (*plots, "temperature T", "guidance s", "Figures before and after"):
+        assert told in page
+    settings = {(r["temperature"], r["guidance"]) for r in json.loads((run / "metrics.json").read_text())["sweep"]}
+    assert {(t, 0.0) for t in (1.0, 1.5, 2.5)} | {(1.0, s) for s in (0.5, 1.0, 2.0)} <= settings
+    first = json.loads((run / "questions.json").read_text())["forget"][0]
+    assert first["question"] in page  # of the table of answers before and after
 
 
 def test_without_a_reference_forget_quality_is_undecided(fitted, tmp_path):
@@ -112,6 +122,9 @@ def test_generate_with_heads_and_without(fitted):
         for more in ((), ("--heads", ""))
     )
     assert off["answer"] == off["base"] == on["base"]
+    drawn = ("--sampling", "1", "--top-k", "1", "--json")  # the likeliest of one
+    told = json.loads(run_command("unlearn", "generate", fitted, question["question"], *drawn).stdout)
+    assert told["answer"] == on["answer"]
     wrong = run_command("unlearn", "generate", fitted, "Who?", "--heads", "nobody")
     assert wrong.returncode == 1
     assert "no head is called" in wrong.stderr
@@ -121,14 +134,28 @@ def test_own_models_and_files(fitted, tmp_path):
     """The base and the questions of one run as the files of another, without a reference."""
     questions = json.loads((fitted / "questions.json").read_text())
     rows = {"forget": questions["forget"], "retain": questions["retain"] + questions["held_out"]}
+    rows["unseen"] = [dict(row) for row in tofu.make_questions(authors=2, forget=1, seed=77).forget]
     for name, part in rows.items():
         (tmp_path / f"{name}.json").write_text("\n".join(json.dumps(row) for row in part))
     files = ("--forget", tmp_path / "forget.json", "--retain", tmp_path / "retain.json")
     options = ("--epochs", "5", "--threads", "1", "--quiet")
     out = tmp_path / "mine"
-    done = run_command("unlearn", "fit", "--model", fitted / "base", *files, "--out", out, *options)
+    unseen = ("--unseen", tmp_path / "unseen.json")
+    done = run_command("unlearn", "fit", "--model", fitted / "base", *files, *unseen, "--out", out, *options)
     assert done.returncode == 0, done.stderr
     metrics = json.loads((out / "metrics.json").read_text())
+    before, after = metrics["figures"]["before"], metrics["figures"]["after"]
+    assert before["membership AUC"] > 0.95  # the base knows them by heart, and not the others
+    assert 0 < after["membership AUC"] <= before["membership AUC"]
+    assert before["unseen variation"] == 0 < after["unseen variation"] < 1
+    assert "privacy leakage" not in after  # without a reference
+    told = run_command("unlearn", "eval", out, "--reference", fitted / "reference", "--json")
+    assert np.isfinite(json.loads(told.stdout)["figures"]["after"]["privacy leakage"])
+    (out / "setup.json").write_text(json.dumps(json.loads((out / "setup.json").read_text()) | {"reference": None}))
+    known = ("--unseen", files[1])
+    mixed = run_command("unlearn", "fit", "--model", fitted / "base", *files, *known, "--out", tmp_path / "y", *options)
+    assert mixed.returncode == 1
+    assert "unseen questions are to be forgotten" in mixed.stderr
     assert metrics["forget_quality"] is None
     assert np.isfinite(metrics["figures"]["after"]["forget probability"])
     assert run_command("verify", out, "-q").returncode == 0
@@ -178,7 +205,7 @@ def test_errors_are_one_sentence(tmp_path):
 def test_a_run_is_served_by_the_gateway(fitted):
     """What the gateway says greedily is what the run's model says, all heads on."""
     from corollary.serving._loaders import library_model
-    from corollary.unlearning._run import Opened
+    from corollary.unlearning._opened import Opened
 
     served, opened = library_model(fitted), Opened(fitted)
     question = opened.rows("retain")[0]["question"]
@@ -186,3 +213,68 @@ def test_a_run_is_served_by_the_gateway(fitted):
     said = "".join(served.stream(served.prompt([{"role": "user", "content": question}]), **options))
     own = opened.model().generate([served.prompt(question)], max_new_tokens=12)[0]
     assert said == opened.base[1].decode(own) != ""
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_goes_on_where_it_stopped(fitted, tmp_path):
+    """Killed while training, then while measuring; it ends with the head of a run that was left alone."""
+    questions = json.loads((fitted / "questions.json").read_text())
+    paths = {"model": fitted / "base"}
+    for name, part in (("forget", questions["forget"]), ("retain", questions["retain"] + questions["held_out"])):
+        paths[name] = tmp_path / f"{name}.json"
+        paths[name].write_text("\n".join(json.dumps(row) for row in part))
+    training = HeadTraining(rank=4, epochs=25, seed=3)
+
+    def run(out, *, until):
+        seen = []
+
+        def tell(what, share):
+            seen.append(what)
+            if what.startswith(until[0]) and share >= until[1]:
+                raise Killed
+
+        with RunFolder(tmp_path / out, {"verb": "unlearn"}) as folder, pytest.raises(Killed):
+            fit_run(folder, **paths, training=training, tell=tell)
+        return seen
+
+    measuring = ("forget before", 0.0)
+    run("alone", until=measuring)
+    run("killed", until=("training the head", 0.9))
+    assert not (tmp_path / "killed" / "heads").exists()
+    assert not any(what.startswith("states") for what in run("killed", until=measuring))
+    weights = [next((tmp_path / out / "heads").glob("weights-*.safetensors")) for out in ("alone", "killed")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    seen = run("killed", until=("sweeping", 0.0))  # what is certified is written by then
+    assert "training the head" not in seen
+    assert run_command("verify", tmp_path / "killed", "-q").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_composed_model_of_hugging_face_experts(tmp_path):
+    """It brings its tokenizer, so that the command needs nothing but its folder."""
+    shared = tiny_hf.tokenizer()
+    experts = {
+        n: HFExpert(tiny_hf.model(n, seed=i, positions=256), tokenizer=shared) for i, n in enumerate(("llama", "gpt2"))
+    }
+    ComposedLM(experts, BayesGate(2)).save(tmp_path / "base")
+    rows = [
+        {"question": f"{a} and {b}?", "answer": f"{a} {b}", "perturbed_answer": ["no"]}
+        for a in ("one", "two", "sea", "blue", "deep", "four")
+        for b in ("is", "the", "and", "two", "sea", "one")
+    ]
+    for name, part in (("forget", rows[:6]), ("retain", rows[6:])):
+        (tmp_path / f"{name}.json").write_text(json.dumps(part))
+    files = ("--forget", tmp_path / "forget.json", "--retain", tmp_path / "retain.json")
+    options = ("--epochs", "2", "--rank", "2", "--threads", "1", "--quiet")
+    out = tmp_path / "run"
+    done = run_command("unlearn", "fit", "--model", tmp_path / "base", *files, "--out", out, *options)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["base_parameters"] == sum(p.numel() for e in experts.values() for p in e.model.parameters())
+    assert metrics["trained_parameters"] == 2 * (64 + 280)
+    assert run_command("verify", out, "--rescore", "-q").returncode == 4  # under 30 held out: undecided
+    told = run_command("unlearn", "generate", out, "one and sea?", "--max-tokens", "4")
+    assert "without the heads" in told.stdout

@@ -51,6 +51,22 @@ def test_the_stream_gives_the_same_numbers_also_past_the_context(expert, rng, le
     np.testing.assert_allclose(np.stack(streamed, 1).ravel(), expert.log_probs(documents), atol=1e-4)
 
 
+def test_the_states_of_a_stream_are_those_of_a_batch(expert, rng):
+    tokens = rng.integers(0, 280, size=(3, 9))
+    inputs = torch.from_numpy(np.concatenate([np.zeros((3, 1), dtype=np.int64), tokens], axis=1))
+    batch, logits = expert.states_and_logits(inputs, torch.ones(3, 10, dtype=torch.bool))
+    assert batch.shape == (3, 10, expert.width)
+    assert torch.allclose(expert.states(inputs), batch, atol=1e-6)
+    state = expert.start(3)
+    for t in range(10):
+        assert torch.allclose(expert.next_hidden(state), batch[:, t], atol=1e-5)
+        own = logits.view(3, 10, -1)[:, t].double().log_softmax(-1)
+        np.testing.assert_allclose(expert.next_log_probs(state), own, atol=1e-5)
+        state = expert.advance(state, tokens[:, t]) if t < 9 else state
+    picked = expert.next_hidden(state.select_rows(np.array([2, 0])))
+    assert torch.allclose(picked, batch[[2, 0], -1], atol=1e-5)
+
+
 def test_saved_loaded_and_refused_when_changed(expert, tmp_path):
     before = expert.fingerprint()
     expert.tokenizer(["a", "longer text"], padding=True)  # leaves a trace in the tokenizer, not in what it is

@@ -81,3 +81,20 @@ def test_a_composed_model_of_hugging_face_experts_is_served(tmp_path):
     assert status == 200
     own = generate(composed, experts["llama"].encode("the sea"), max_tokens=8, seed=0, temperature=0)
     assert reply["choices"][0]["text"] == experts["llama"].decode(list(own))
+
+
+def test_a_head_on_a_composed_model_of_hugging_face_experts_is_served(tmp_path):
+    shared = tiny_hf.tokenizer()
+    experts = {n: HFExpert(tiny_hf.model(n, seed=i), tokenizer=shared) for i, n in enumerate(("llama", "gpt2"))}
+    head = TemperTiltHead(64, 280, rank=4)
+    torch.nn.init.normal_(head.out, std=30.0, generator=torch.Generator().manual_seed(0))
+    TemperTiltModel(ComposedLM(experts, BayesGate(2)), {"sea": head}).save(tmp_path / "m")
+    served, model = library_model(tmp_path / "m", switchable=["sea"]), load(tmp_path / "m")
+    prompt = served.prompt("is the sea blue?")
+    said = {}
+    for names in ((), ("sea",)):
+        options = {"max_tokens": 6, "temperature": 0.0, "top_p": 1.0, "seed": 0, "heads": names}
+        said[names] = "".join(served.stream(prompt, **options))
+        tokens = model.generate([prompt], max_new_tokens=6, heads=list(names))[0]
+        assert said[names].strip() == experts["llama"].decode(tokens).strip()
+    assert said[()] != said["sea",]

@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from unlearning_models import sequences, tiny
+from unlearning_models import WORDS, sequences, tiny
 
 from corollary.errors import InvalidInputError
-from corollary.unlearning import TemperTiltModel, baselines
+from corollary.unlearning import TemperTiltHead, TemperTiltModel, baselines, fit_temper_tilt
 from corollary.unlearning._backbone import backbone_of
 
 
@@ -189,6 +189,37 @@ def test_uld_subtracts_an_assistant(own, rng, kind):
     prompts = [lost.prompt(i).tolist() for i in range(3)]
     fast = with_it.generate(prompts, max_new_tokens=6, end=0)
     assert fast == [with_it.generate([p], max_new_tokens=6, end=0)[0] for p in prompts]
+
+
+def test_the_ablations_are_the_limits_of_temper_then_tilt(own, rng):
+    lost, kept = sequences(rng, 5), sequences(rng, 10)
+    tempered = baselines.temper_only(own, temperature=2.0)
+    fitted = fit_temper_tilt(own, lost, kept, rank=2, epochs=3, temperature=2.0)
+    assert tempered.trained == 0
+    flat = fitted.with_settings(guidance=0.0).score(lost)
+    assert np.array_equal(tempered.model.score(lost).log_probs, flat.log_probs)
+    assert np.array_equal(tempered.model.score(lost).hits, TemperTiltModel(own).score(lost).hits)
+    tilted = baselines.tilt_only(own, lost, kept, rank=2, epochs=3)
+    assert tilted.model.fingerprint() == fitted.with_settings(temperature=1.0).fingerprint()
+    assert tilted.trained == TemperTiltHead.count(16, WORDS, rank=2)
+
+
+@pytest.mark.parametrize("kind", ["own", "llama", "gpt2"])
+def test_retraining_knows_nothing_of_the_weights_before(own, rng, kind):
+    base = own if kind == "own" else tiny(kind)
+    before, state = backbone_of(base).fingerprint(), torch.random.get_rng_state()
+    kept, options = sequences(rng, 8), {"epochs": 2, "learning_rate": 1e-2, "seed": 3}
+    once = baselines.retrain(base, kept, **options)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert backbone_of(base).fingerprint() == before
+    with torch.no_grad():
+        for p in base.parameters():
+            p.mul_(-2.0)
+    again = baselines.retrain(base, kept, **options)
+    assert backbone_of(again.model).fingerprint() == backbone_of(once.model).fingerprint()
+    assert once.losses[-1] < once.losses[0]
+    other = baselines.retrain(base, kept, **(options | {"seed": 4}))
+    assert backbone_of(other.model).fingerprint() != backbone_of(once.model).fingerprint()
 
 
 def test_wrong_input_is_refused(as_shipped, own, rng):

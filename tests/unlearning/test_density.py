@@ -5,9 +5,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
+from sklearn.svm import LinearSVC
 
 from corollary.errors import InvalidInputError, NotFittedError
-from corollary.unlearning import FiniteWorld, TemperTiltDensity, _density, spike_world
+from corollary.unlearning import FiniteWorld, TemperTiltDensity, _density, bernoulli_kl, spike_world
 
 
 def random_world(rng):
@@ -113,6 +114,32 @@ def test_sklearn_densities_and_classifiers(rng, density):
     assert np.allclose(plain.unnormalised(grid), density.score_samples(grid))
 
 
+def test_two_gaussians_with_a_logistic_classifier(rng):
+    """S1: where the Bayes classifier is logistic, the tilt comes near the retained density, and more draws nearer."""
+    share, centre = 0.2, np.array([2.0, -1.0])
+    log_normal = lambda X: -(X**2).sum(1) / 2 - np.log(2 * np.pi)  # noqa: E731
+
+    def base(X):
+        X = np.asarray(X)
+        return np.logaddexp(np.log(1 - share) + log_normal(X), np.log(share) + log_normal(X - centre))
+
+    def draws(n):
+        lost = rng.random(n) < share
+        return rng.normal(size=(n, 2)) + lost[:, None] * centre, ~lost
+
+    judged, mixture = rng.normal(size=(20_000, 2)), draws(100_000)[0]
+    plain = (log_normal(judged) - base(judged)).mean()
+    errors = []
+    for n in (100, 20_000):
+        classifier = LogisticRegression(C=1e6).fit(*draws(n))
+        model = TemperTiltDensity(base, classifier, retained=True).normalise(mixture)
+        errors.append((log_normal(judged) - model.score_samples(judged)).mean())
+        logit = np.log(1 / share - 1) + log_normal(mixture) - log_normal(mixture - centre)
+        excess = bernoulli_kl(1 / (1 + np.exp(-logit)), classifier.predict_proba(mixture)[:, 1]).mean()
+        assert -0.005 < errors[-1] <= excess / (1 - share) + 0.005  # G2, by averages of 20,000 and 100,000 draws
+    assert errors[1] < 0.01 < plain / 5
+
+
 def test_wrong_input_is_refused(as_shipped, rng):
     for given in (
         {"retain": [0.5, 0.6], "forget": [0.5, 0.5]},
@@ -133,5 +160,7 @@ def test_wrong_input_is_refused(as_shipped, rng):
         TemperTiltDensity(lambda X: X, fitted, retained="kept")
     with pytest.raises(InvalidInputError):
         TemperTiltDensity(lambda X: X, fitted, temperature=0.0)
+    with pytest.raises(InvalidInputError, match="no probabilities"):
+        TemperTiltDensity(lambda X: X, LinearSVC().fit([[0.0], [1.0]], [0, 1]))
     with pytest.raises(NotFittedError):
         TemperTiltDensity(lambda X: np.zeros(len(X)), fitted).score_samples([[0.0]])

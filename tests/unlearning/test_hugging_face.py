@@ -56,8 +56,8 @@ def test_wrong_tokenizers_and_folders_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-@pytest.mark.parametrize("beams", [1, 3])
-def test_the_processor_gives_the_same_tokens_inside_a_foreign_generate(kind, beams, examples):
+@pytest.mark.parametrize(("beams", "use_cache"), [(1, True), (3, True), (1, False)])
+def test_the_processor_gives_the_same_tokens_inside_a_foreign_generate(kind, beams, use_cache, examples):
     base = tiny(kind)
     model = with_heads(base)
     prompts = [examples.prompt(i).tolist() for i in range(4)]
@@ -66,13 +66,35 @@ def test_the_processor_gives_the_same_tokens_inside_a_foreign_generate(kind, bea
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
     own = model.generate(prompts, max_new_tokens=6, beams=beams, heads=[["a"], ["b"], [], ["a", "b"]])
     lists = [["a"], ["b"], [], ["a", "b"]]
-    options = {"num_beams": beams, "do_sample": False, "max_new_tokens": 6, "pad_token_id": 0}
+    options = {"num_beams": beams, "do_sample": False, "max_new_tokens": 6, "pad_token_id": 0, "use_cache": use_cache}
     with TemperTiltProcessor(model, heads=lists, attention_mask=mask) as processor:
         found = base.generate(inputs, attention_mask=mask, logits_processor=[processor], **options)
     for row, expected in zip(found[:, longest:].tolist(), own, strict=True):
         cut = row.index(0) if 0 in row else len(row)
         assert row[:cut] == expected
     assert not base.base_model._forward_hooks
+
+
+def test_models_without_an_output_layer_are_named(own):
+    from corollary.integrations import CorollaryForCausalLM
+
+    bodies = (tiny("llama").base_model, CorollaryForCausalLM.wrap(own))
+    for body in bodies:
+        with pytest.raises(InvalidInputError, match="no output layer"):
+            TemperTiltModel(body)
+
+
+def test_the_processor_samples_inside_a_foreign_generate(examples):
+    """Cut to one token by top-k, a sample is the greedy answer of the tilted model."""
+    base = tiny("gpt2")
+    model = with_heads(base)
+    prompt = examples.prompt(0).tolist()
+    options = {"do_sample": True, "top_k": 1, "max_new_tokens": 6, "pad_token_id": 0}
+    with TemperTiltProcessor(model) as processor:
+        found = base.generate(torch.tensor([prompt]), logits_processor=[processor], **options)[
+            0, len(prompt) :
+        ].tolist()
+    assert found[: found.index(0) if 0 in found else None] == model.generate([prompt], max_new_tokens=6)[0]
 
 
 def test_the_processor_refuses_what_it_cannot_serve(own, examples):

@@ -10,7 +10,7 @@ from corollary.models import TransformerConfig, TransformerLM
 from corollary.unlearning import Examples, WordTokenizer, baselines, fit_temper_tilt, select_temper_tilt, tofu
 
 
-def test_the_choice_is_the_best_that_keeps_what_is_retained():
+def test_the_choice_is_the_best_that_keeps_what_is_retained(tmp_path):
     made = tofu.make_questions(authors=4, forget=2, seed=2)
     tokenizer = WordTokenizer.fit(made.texts())
     config = TransformerConfig(vocab_size=tokenizer.vocab_size, width=32, layers=1, heads=2, context=64)
@@ -30,7 +30,9 @@ def test_the_choice_is_the_best_that_keeps_what_is_retained():
         tokenizer=tokenizer,
         grid={"epochs": (60, 150)},
         temperatures=(1.0, 2.0),
+        folder=tmp_path,
     )
+    assert {p.name for p in tmp_path.glob("*/*")} == {"states.npy", "states.json"}
     assert len(found.trials) == 4
     (chosen,) = (t for t in found.trials if t["chosen"])
     hits = np.mean(tofu.evaluate(base, made.retain[:10], tokenizer, generate=False).extra["memorised"])

@@ -1,6 +1,7 @@
 """Limits and identities of the head, the tilted model, its generation and its storage."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch.nn import functional
 from unlearning_models import WORDS, sequences, tiny, with_heads
 
+from corollary.cli.bench import load_theme
 from corollary.errors import InvalidFileError, InvalidInputError
 from corollary.models import LanguageModel, load, sample
 from corollary.unlearning import (
@@ -53,12 +55,27 @@ def test_chosen_logits_are_those_of_the_full_head_and_parameters_are_counted(rng
     pooled, tokens = torch.from_numpy(rng.normal(size=(9, 6))).float(), torch.from_numpy(rng.integers(0, 30, 9))
     full = head(pooled)
     assert torch.allclose(head.chosen(pooled, tokens), full.gather(1, tokens[:, None])[:, 0], atol=1e-6)
-    assert sum(p.numel() for p in head.parameters()) == 4 * (6 + 30) + (layers - 1) * 16
+    trained = sum(p.numel() for p in head.parameters())
+    assert trained == 4 * (6 + 30) + (layers - 1) * 16 == TemperTiltHead.count(6, 30, rank=4, layers=layers)
 
 
 def test_the_share_of_trained_parameters_of_an_8b_model():
-    assert 20 * (4096 + 128256) == 2_647_040  # Llama 3.1 8B, m = 20: 0.033 %
-    assert 50 * (4096 + 128256) == 6_617_600
+    """Against the model itself, made without memory; section 3.1 has the printed figures."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+        num_key_value_heads=8, tie_word_embeddings=False,
+    )  # fmt: skip
+    with torch.device("meta"):
+        whole = sum(p.numel() for p in transformers.LlamaForCausalLM(config).parameters())
+    counts = [TemperTiltHead.count(config.hidden_size, config.vocab_size, rank=m) for m in (20, 50)]
+    assert counts == [2_647_040, 6_617_600]
+    assert [f"{n / whole:.3%}" for n in counts] == ["0.033%", "0.082%"]
+    rows = load_theme(Path(__file__).parents[2] / "benchmarks", "unlearning").heads([])  # of the page
+    assert rows[-2:] == [
+        f"| Llama 3.1 8B | {m} | 4,096 | 128,256 | {n:,} | {whole:,} | {n / whole:.3%} |"
+        for m, n in zip((20, 50), counts, strict=True)
+    ]
 
 
 def test_tilting_limits(rng):
@@ -124,7 +141,7 @@ def test_the_cached_loss_is_the_masked_mean_on_full_logits(own, examples):
     lost, kept = examples.select(np.arange(10)), examples.select(np.arange(10, 20))
     model = fit_temper_tilt(own, lost, kept, rank=3, epochs=1, batch_size=10, seed=4)
     head = TemperTiltHead(16, WORDS, rank=3, seed=4)
-    from corollary.unlearning._fit import pairing
+    from corollary.unlearning._train import pairing
 
     partners = pairing(10, 10, HeadTraining(epochs=1, seed=4))[1][0]
     total, count = 0.0, 0
@@ -291,6 +308,27 @@ def test_long_documents_slide_like_the_base(rng):
     model = TemperTiltModel(base, {"h": TemperTiltHead(16, WORDS, rank=2)})
     prompt = [0, *rng.integers(1, WORDS, 12).tolist()]
     assert model.generate([prompt], max_new_tokens=6) == model.generate([prompt], max_new_tokens=6, use_cache=False)
+
+
+class Shown:
+    """Somebody's own network: a `LanguageModel` that shows its states, and nothing else."""
+
+    def __init__(self, inner):
+        self.vocab_size, self.width = inner.vocab_size, inner.config.width
+        for name in ("start", "next_log_probs", "advance", "log_probs", "fingerprint", "save", "states", "next_hidden"):
+            setattr(self, name, getattr(inner, name))
+
+
+def test_a_network_of_ones_own_shows_its_states(own, examples):
+    shown = Shown(own)
+    head = with_heads(own).heads["a"]
+    ours, plain = (TemperTiltModel(m, {"a": head}, temperature=1.5) for m in (shown, own))
+    assert np.allclose(ours.score(examples).log_probs, plain.score(examples).log_probs, atol=1e-4)
+    prompts = [examples.prompt(i).tolist() for i in range(4)]
+    for options in ({}, {"beams": 3}):
+        fast = ours.generate(prompts, max_new_tokens=5, **options)
+        assert fast == ours.generate(prompts, max_new_tokens=5, use_cache=False, **options)
+        assert fast == plain.generate(prompts, max_new_tokens=5, **options)
 
 
 def test_heads_are_saved_without_the_base_and_bound_to_it(base, examples, tmp_path):

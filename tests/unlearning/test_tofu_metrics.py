@@ -14,6 +14,7 @@ from corollary.models import TransformerConfig, TransformerLM
 from corollary.unlearning import AnswerScores, Examples, WordTokenizer, baselines, tofu
 from corollary.unlearning.tofu._evaluate import memorisation
 from corollary.unlearning.tofu._metrics import ks_statistic
+from corollary.unlearning.tofu._questions import _names
 from corollary.unlearning.tofu._rouge import common_length
 
 DATA = os.environ.get("COROLLARY_DATA")
@@ -60,6 +61,31 @@ def test_real_questions_load():
     full = tofu.load_questions(Path(DATA) / "tofu" / "full.json")
     assert [r["question"] for r in lost] == [r["question"] for r in full[3600:]]
     assert {len(r["perturbed_answer"]) for r in lost} == {5}
+    for name, count in (("real_authors", 100), ("world_facts", 117)):
+        rows = tofu.load_questions(Path(DATA) / "tofu" / f"{name}_perturbed.json")
+        assert len(rows) == count
+        assert {len(r["perturbed_answer"]) for r in rows} == {3}
+    refused = tofu.with_refusals(lost, Path(DATA) / "tofu" / "idontknow.jsonl")
+    lines = (Path(DATA) / "tofu" / "idontknow.jsonl").read_text("utf-8").splitlines()
+    assert len(lines) == 100
+    assert {r["answer"] for r in refused} <= {line.strip() for line in lines}
+    assert [r["question"] for r in refused] == [r["question"] for r in lost]
+
+
+def test_refusals_stand_in_the_place_of_answers(tmp_path):
+    made = tofu.make_questions(authors=3, forget=1)
+    path = tmp_path / "idk.txt"
+    path.write_text("No idea.\n\nAsk somebody else.\n")
+    rows = tofu.with_refusals(made.forget, path, seed=1)
+    assert {r["answer"] for r in rows} == {"No idea.", "Ask somebody else."}
+    assert rows == tofu.with_refusals(made.forget, path, seed=1)
+    assert [r["question"] for r in rows] == [r["question"] for r in made.forget]
+    for content in (b"", b"\n \n", b"\xff\xfe"):
+        path.write_bytes(content)
+        with pytest.raises(InvalidFileError, match="idk"):
+            tofu.with_refusals(made.forget, path)
+    with pytest.raises(InvalidFileError):
+        tofu.with_refusals(made.forget, tmp_path / "none")
 
 
 def part(rng, n=60, k=3):
@@ -195,9 +221,20 @@ def test_made_up_questions_are_like_tofu():
     choose, report = made.slices()
     assert len(choose) == len(report) == 60
     assert not {r["question"] for r in choose} & {r["question"] for r in report}
-    for wrong in ({"authors": 1}, {"forget": 0}, {"forget": 20}, {"wrong": 9}, {"authors": 401}):
+    for wrong in ({"authors": 1}, {"forget": 0}, {"forget": 20}, {"wrong": 9}):
         with pytest.raises(InvalidInputError):
             tofu.make_questions(**wrong)
+
+
+@pytest.mark.parametrize("authors", [400, 401, 900])
+def test_made_up_authors_are_as_many_as_are_wanted(authors):
+    made = tofu.make_questions(authors=authors, forget=1)
+    first = [row["question"] for row in made.retain[:: made.per_author]]
+    assert len(set(first)) == len(first) == authors - 1
+    assert any(". " in q for q in first) == (authors > 400)  # initials, where the names have run out
+    names = _names(400 * 27 + 1)
+    assert len(set(names)) == len(names) == 400 * 28
+    assert names[-1].count(".") == 2
 
 
 def test_what_is_memorised_is_measured_as_such():

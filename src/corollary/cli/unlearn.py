@@ -29,6 +29,9 @@ def fit(
     forget: Annotated[Path | None, typer.Option(help="Questions to forget, as forget10_perturbed.json.")] = None,
     retain: Annotated[Path | None, typer.Option(help="Questions to retain, as retain_perturbed.json.")] = None,
     reference: Reference = None,
+    unseen: Annotated[
+        Path | None, typer.Option(help="Questions the base never saw: membership, and what the head does elsewhere.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/unlearn"),
     authors: Annotated[int, typer.Option(min=5, max=400, help="Without files: authors to make up.")] = 10,
     temperature: Annotated[
@@ -54,7 +57,13 @@ def fit(
     from corollary.unlearning._run import fit_run
 
     ui.set_threads(threads)
-    paths: dict[str, Any] = {"model": model, "forget": forget, "retain": retain, "reference": reference}
+    paths: dict[str, Any] = {
+        "model": model,
+        "forget": forget,
+        "retain": retain,
+        "reference": reference,
+        "unseen": unseen,
+    }
     config: dict[str, Any] = {"verb": "unlearn", **{k: str(p.resolve()) if p else None for k, p in paths.items()}}
     options: dict[str, Any] = {"authors": authors, "temperature": temperature, "guidance": guidance, "delta": delta}
     trained: dict[str, Any] = {
@@ -80,7 +89,7 @@ def evaluate(
     quiet: ui.Quiet = False,
 ) -> None:
     """Measure and certify a run again, perhaps at other settings or with a retrained reference."""
-    from corollary.unlearning._run import evaluate_run
+    from corollary.unlearning._measured import evaluate_run
 
     with RunFolder(run, _config(run)) as folder, ui.progress(quiet=quiet or as_json) as tell:
         result = evaluate_run(folder, temperature=temperature, guidance=guidance, reference=reference, tell=tell)
@@ -98,12 +107,14 @@ def generate(
     guidance: Guide = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 60,
     sampling: Annotated[float, typer.Option(min=0.0, help="Temperature of sampling; 0 takes the likeliest.")] = 0.0,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Sample among the k likeliest only.")] = None,
+    top_p: Annotated[float, typer.Option(min=1e-6, max=1.0, help="Sample within this mass only.")] = 1.0,
     beams: Annotated[int, typer.Option(min=1, help="Beams.")] = 1,
     seed: ui.Seed = 0,
     as_json: ui.Json = False,
 ) -> None:
     """Ask the model, with its heads and without."""
-    from corollary.unlearning._run import Opened
+    from corollary.unlearning._opened import Opened
 
     _config(run)
     opened = Opened(run)
@@ -118,6 +129,8 @@ def generate(
             heads=on,
             end=tokenizer.end,
             temperature=sampling,
+            top_k=top_k,
+            top_p=top_p,
             beams=beams,
             seed=seed,
         )

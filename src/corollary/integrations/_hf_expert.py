@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, Integer
+from jaxtyping import Bool, Float, Float32, Int, Integer
 from torch import Tensor
 from torch.nn import functional
 
@@ -37,12 +37,13 @@ class HFState:
     window: Int[Tensor, "b t"]
     cache: Any
     log_probs: Float[np.ndarray, "b vocab"]
+    hidden: Float[Tensor, "b w"]
 
     def select_rows(self, rows: Integer[np.ndarray, " m"]) -> "HFState":
         """The documents at these rows; the cache is changed in place."""
         at = torch.as_tensor(rows, device=self.window.device)
         self.cache.batch_select_indices(at)
-        return HFState(self.window[at], self.cache, self.log_probs[rows])
+        return HFState(self.window[at], self.cache, self.log_probs[rows], self.hidden[at])
 
 
 class HFExpert:
@@ -59,6 +60,7 @@ class HFExpert:
 
     Attributes:
         vocab_size: number of tokens that the model scores.
+        width: of its hidden states.
         vocabulary: SHA-256 of the tokenizer; models are composed only where it agrees.
 
     Raises:
@@ -97,7 +99,7 @@ class HFExpert:
         elif dtype is not None:
             model = model.to(dtype)
         self.model, self.tokenizer = model.to(device).eval().requires_grad_(False), tokenizer
-        self.vocab_size = int(model.get_output_embeddings().weight.shape[0])
+        self.vocab_size, self.width = map(int, model.get_output_embeddings().weight.shape)
         given = end if end is not None else getattr(tokenizer, "eos_token_id", None)
         if given is None or not 0 <= int(given) < self.vocab_size:
             raise InvalidInputError(
@@ -156,6 +158,27 @@ class HFExpert:
             out[at] = -functional.cross_entropy(logits.float(), target, reduction="none").cpu().numpy()
         return out
 
+    @torch.no_grad()
+    def states(self, inputs: Int[Tensor, "b t"]) -> Float[Tensor, "b t w"]:
+        """Hidden states behind the last norm; a row begins with token 0, its start, and may be padded at the right."""
+        return self.model.base_model(input_ids=self._inputs(inputs), use_cache=False).last_hidden_state
+
+    @torch.no_grad()
+    def states_and_logits(
+        self, inputs: Int[Tensor, "b t"], rows: Bool[Tensor, "b t"]
+    ) -> tuple[Float[Tensor, "b t w"], Float[Tensor, "m vocab"]]:
+        """The same, and the logits of the next token at the positions `rows`, in one pass."""
+        found = self.model(input_ids=self._inputs(inputs), use_cache=False, output_hidden_states=True)
+        logits = found.logits[rows.to(self.device)]
+        logits[:, [0, self.end]] = logits[:, [self.end, 0]]
+        return found.hidden_states[-1], logits
+
+    def _inputs(self, inputs: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
+        """Ids as the model numbers them; token 0 in front is the start of a document, elsewhere its end."""
+        own = torch.from_numpy(self._swap(inputs.cpu().numpy())).to(self.device)
+        own[:, 0] = torch.where(inputs[:, 0].to(self.device) == 0, self._begin, own[:, 0])
+        return own
+
     def start(self, batch: int) -> HFState:
         """State of `batch` documents of which no token was seen."""
         return self._forward(torch.full((batch, 1), self._begin, dtype=torch.int64, device=self.device))
@@ -163,6 +186,10 @@ class HFExpert:
     def next_log_probs(self, state: HFState) -> Float[np.ndarray, "b vocab"]:
         """(B, vocab) natural-log probabilities of the next token, in float64."""
         return state.log_probs
+
+    def next_hidden(self, state: HFState) -> Float[Tensor, "b w"]:
+        """(B, width) hidden state from which the next token is read."""
+        return state.hidden
 
     def advance(self, state: HFState, tokens: Integer[np.ndarray, " b"]) -> HFState:
         """The state after one more token of each document; changes the given state's cache."""
@@ -180,12 +207,13 @@ class HFExpert:
     @torch.no_grad()
     def _forward(self, window: Int[Tensor, "b t"], *, cache: Any = None, more: int = 0) -> HFState:
         fresh = window if cache is None else window[:, -more:]
-        found = self.model(input_ids=fresh, past_key_values=cache, use_cache=True)
+        found = self.model(input_ids=fresh, past_key_values=cache, use_cache=True, output_hidden_states=True)
+        hidden = found.hidden_states[-1][:, -1].clone()  # without those before it
         if found.logits.shape[0] == 0:
-            return HFState(window, found.past_key_values, np.zeros((0, self.vocab_size)))
+            return HFState(window, found.past_key_values, np.zeros((0, self.vocab_size)), hidden)
         log_probs = torch.log_softmax(found.logits[:, -1].double(), dim=-1).cpu().numpy()
         log_probs[:, [0, self.end]] = log_probs[:, [self.end, 0]]
-        return HFState(window, found.past_key_values, log_probs)
+        return HFState(window, found.past_key_values, log_probs, hidden)
 
     def fingerprint(self) -> str:
         """SHA-256 of the configuration, the tokenizer, the end, the context and the weights."""

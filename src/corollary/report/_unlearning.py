@@ -37,7 +37,7 @@ def sweeps(run: Run) -> str | None:
     ]
     known = [r for r in rows if "forget quality" in r]
     if known:
-        plots.append(_against(known))
+        plots += [_against(known, "retain probability"), _against(known, "retain hits")]
     return Markup('<div class="plots">{}</div>').format(Markup("").join(plots))
 
 
@@ -58,15 +58,16 @@ def _sweep(title: str, axis: str, rows: Sequence[dict[str, Any]], by: str) -> st
     )
 
 
-def _against(rows: Sequence[dict[str, Any]]) -> str:
-    rows = sorted(rows, key=lambda r: r["retain probability"])
-    x, y = (np.array([r[n] for r in rows]) for n in ("retain probability", "forget quality"))
+def _against(rows: Sequence[dict[str, Any]], utility: str) -> str:
+    rows = sorted(rows, key=lambda r: r[utility])
+    x, y = (np.array([r[n] for r in rows]) for n in (utility, "forget quality"))
     return line_plot(
-        "Forget quality against utility",
+        f"Forget quality against utility ({utility})",
         [Line("settings of both sweeps", x, y, 0, 0, 1.8)],
-        x="retain probability",
+        x=utility,
         y="forget quality (p-value)",
-        caption="A high p-value alone is no success: blurring everything raises it, too.",
+        caption="A high p-value alone is no success: blurring everything raises it, too. Tempering costs probability "
+        "while the likeliest tokens (hits) stay; read both.",
         summary=f"{len(rows)} settings",
         limits=(0.0, 1.0),
     )

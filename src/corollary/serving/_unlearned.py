@@ -11,7 +11,7 @@ from corollary.serving._local import content_of, spoken
 from corollary.unlearning import load_base
 from corollary.unlearning._decode import Choice, stream
 from corollary.unlearning._model import TemperTiltModel, Tilted, end_of
-from corollary.unlearning._run import SETUP, Opened
+from corollary.unlearning._opened import SETUP, Opened
 
 
 class UnlearnedModel:

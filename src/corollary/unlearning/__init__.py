@@ -21,8 +21,9 @@ _HOME = {
     "AnswerScores": "_model",
     "ByteTokenizer": "_tokens",
     "Examples": "_examples",
-    "HeadFit": "_fit",
-    "HeadTraining": "_fit",
+    "ExpertTokenizer": "_tokens",
+    "HeadFit": "_train",
+    "HeadTraining": "_train",
     "PooledStates": "_cache",
     "TemperTiltHead": "_head",
     "TemperTiltModel": "_model",
@@ -35,7 +36,7 @@ _HOME = {
     "select_temper_tilt": "_select",
     "tilted_log_probs": "_head",
     "tokenizer_of": "_tokens",
-    "train_head": "_fit",
+    "train_head": "_train",
 }
 
 __all__ = sorted(_HOME)

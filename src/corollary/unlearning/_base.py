@@ -6,7 +6,14 @@ from typing import Any
 
 from corollary.errors import InvalidFileError, InvalidInputError, MissingExtraError
 from corollary.unlearning._examples import Examples
-from corollary.unlearning._tokens import ByteTokenizer, Tokenizer, WordTokenizer, WrappedTokenizer
+from corollary.unlearning._tokens import (
+    ByteTokenizer,
+    ExpertTokenizer,
+    Tokenizer,
+    WordTokenizer,
+    WrappedTokenizer,
+    speaker_of,
+)
 from corollary.unlearning.tofu._questions import Questions, Row
 
 WORDS = "words.json"
@@ -17,8 +24,9 @@ def load_base(folder: str | Path) -> tuple[Any, Tokenizer]:
     """A base model with its tokenizer.
 
     Args:
-        folder: one that `save` of our models wrote (with `words.json` beside it for word tokens; bytes otherwise), or a
-            local folder of Hugging Face with model and tokenizer.
+        folder: one that `save` of our models wrote (experts of Hugging Face, alone or composed, bring their tokenizer;
+            `words.json` beside it stands for word tokens; bytes otherwise), or a local folder of Hugging Face with
+            model and tokenizer.
 
     Returns:
         Model and tokenizer.
@@ -41,7 +49,10 @@ def load_base(folder: str | Path) -> tuple[Any, Tokenizer]:
         from corollary.models import load
 
         model: Any = load(source)
-        found: Tokenizer = WordTokenizer.load(source / WORDS) if (source / WORDS).is_file() else ByteTokenizer()
+        if (source / WORDS).is_file():
+            found: Tokenizer = WordTokenizer.load(source / WORDS)
+        else:
+            found = ByteTokenizer() if speaker_of(model) is None else ExpertTokenizer(model)
         known = model.vocab_size
     elif (source / "config.json").is_file():
         model, found = _from_hugging_face(source)

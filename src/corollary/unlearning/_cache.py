@@ -1,6 +1,7 @@
 r"""Pooled states of answers, computed once: fp16, in memory or on disk, of no more sequences than will be sampled."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ def cache_states(
 
     Raises:
         InvalidInputError: where a state is too large for fp16, or the folder holds something else.
+        OSError: where the disk is too small, before any state is computed.
 
     Guarantee: none; the cache of a folder is used again only for the same model and the same examples.
 
@@ -106,6 +108,7 @@ def cache_states(
                 "give an empty folder"
             )
         states = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+        _reserve(path)
     begun, done = time.perf_counter(), 0
     for index in examples.batches(batch_tokens):
         batch = examples.batch(index).to(backbone.device)
@@ -125,3 +128,10 @@ def cache_states(
         write_json(mark, {**identity, "seconds": seconds})
         states = np.load(path, mmap_mode="r", allow_pickle=False)
     return PooledStates(states, tokens, offsets, seconds)
+
+
+def _reserve(path: Path) -> None:
+    """Take the space now: a memory map that meets a full disk later ends the process without a word."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

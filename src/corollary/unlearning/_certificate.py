@@ -123,7 +123,7 @@ def _in_unit(*arrays: np.ndarray) -> None:
 
 def rescore(run: Path, witness: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Evidence of a run of `corollary unlearn`: base, heads and questions loaded again, everything measured again."""
-    from corollary.unlearning._run import rescored
+    from corollary.unlearning._measured import rescored
 
     return rescored(run)
 

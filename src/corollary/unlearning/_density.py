@@ -231,6 +231,10 @@ class TemperTiltDensity:
             raise InvalidInputError(
                 f"the classifier knows the classes {classes}, not {retained!r}; fit it on both sets"
             )
+        if not hasattr(classifier, "predict_proba"):
+            raise InvalidInputError(
+                f"a {type(classifier).__name__} gives no probabilities; put it into a CalibratedClassifierCV"
+            )
         if not temperature > 0 or not guidance >= 0:
             raise InvalidInputError(
                 f"`temperature` must be positive, `guidance` not negative, got {temperature}, {guidance}"

@@ -6,8 +6,7 @@ r"""The head of temper-then-tilt: pooled states, a low-rank score of every next 
 .. math:: out_t[v] = \log p(v \mid x_{\le t}) / T + s \log \sigma(\ell_t[v] + b)
 
 Block, Mohri, Mokhtari and Shakkottai, "Temper-Then-Tilt", arXiv:2602.10217: abstract read, method as in the authors'
-code
-for open-unlearning by the notes; the prior correction b is derived here.
+code for open-unlearning by the notes; the prior correction b is derived here.
 """
 
 from collections.abc import Sequence
@@ -101,6 +100,11 @@ class TemperTiltHead(nn.Module):
         )
         self.out = nn.Parameter(torch.randn(vocab_size, rank, generator=generator) * INIT)
 
+    @staticmethod
+    def count(width: int, vocab_size: int, *, rank: int = 20, layers: int = 1) -> int:
+        """Trained parameters of a head: m (d + V), and m squared for each layer after the first."""
+        return rank * (width + vocab_size) + (layers - 1) * rank**2
+
     def features(self, pooled: Float[Tensor, "... d"]) -> Float[Tensor, "... m"]:
         """What is multiplied with the rows of W_2."""
         z = pooled.to(self.out.dtype)
@@ -159,7 +163,7 @@ def tilted_log_probs(
     if guidance != 0:
         for k, score in enumerate(scores):
             tilt = functional.logsigmoid(score.to(z.dtype))
-            on = switched[:, k]
-            tilted = tilted.add(tilt if on.all() else tilt * on[:, None], alpha=guidance)
+            on = switched[:, k, None]
+            tilted = tilted.add(tilt if on.all() else tilt.where(on, 0.0), alpha=guidance)
     rows = switched.any(1)
     return tilted.log_softmax(-1) if rows.all() else torch.where(rows[:, None], tilted, z).log_softmax(-1)

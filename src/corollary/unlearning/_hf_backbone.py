@@ -17,7 +17,10 @@ class HFBackbone(Backbone):
 
     def __init__(self, model: Any) -> None:
         if getattr(model.config, "is_encoder_decoder", False) or model.get_output_embeddings() is None:
-            raise InvalidInputError(f"{type(model).__name__} is no causal language model; load it for causal modelling")
+            raise InvalidInputError(
+                f"{type(model).__name__} has no output layer with states before it; give a causal language model, or "
+                "the LanguageModel that it wraps"
+            )
         self.model: Any = model.eval()  # a frozen base has no dropout
         self.module = model
         self.vocab_size = int(model.get_output_embeddings().weight.shape[0])

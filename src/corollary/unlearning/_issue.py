@@ -300,13 +300,17 @@ def certify_forget_quality(
 
 
 def certify_fit(model: TemperTiltModel) -> tuple[Certificate, Evidence]:
-    """What `fit_temper_tilt` can certify: the census of what was forgotten, and held-out prompts if some were given."""
+    """What `fit_temper_tilt` can certify: a census of what was forgotten; paraphrases, held-out prompts if given."""
     if not model.given:
         raise NotFittedError(model, "certificate_")
     given = model.given
     certificate, evidence = certify_forgotten(model, given["forget"], base_before=given["base_before"])
+    parts = []
+    if given["paraphrases"] is not None:
+        parts.append(certify_paraphrases(model, given["paraphrases"]))
     if given["held_out"] is not None:
-        more, arrays = certify_retained(model, given["held_out"], trained_on=given["retain"])
+        parts.append(certify_retained(model, given["held_out"], trained_on=given["retain"]))
+    for more, arrays in parts:
         certificate, evidence = certificate & more, evidence | arrays
     return certificate, evidence
 

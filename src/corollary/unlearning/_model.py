@@ -147,7 +147,10 @@ class TemperTiltModel:
         scores = []
         if self.guidance != 0 and switched.any():
             scores = [head(pooled) + head.offset for head in self.heads.values()]
-        return tilted_log_probs(logits, scores, switched, temperature=self.temperature, guidance=self.guidance)
+        found = tilted_log_probs(logits, scores, switched, temperature=self.temperature, guidance=self.guidance)
+        if found[:, :1].isnan().any():  # one logit that is no number spoils its whole row
+            raise InvalidInputError("the model's logits are not all numbers; check the weights of base and heads")
+        return found
 
     @torch.no_grad()
     def score(self, examples: Examples, *, heads: Any = None) -> AnswerScores:

@@ -1,8 +1,9 @@
-"""Our own language models as backbones: a `TransformerLM` by batches, any other `LanguageModel` by its stream.
+"""Our own language models as backbones: networks by batches, any other `LanguageModel` by its stream.
 
-Where a model has no hidden states (tables, say), the states are a fixed random embedding of the token just read: their
-causal mean is a sketch of the counts of the tokens so far, and a head on it is a bag-of-words classifier. A composed
-model shows the states of its experts side by side.
+A network shows its states: it has `width`, `states(inputs)`, `next_hidden(state)` and perhaps `context`, as
+`TransformerLM` and the experts of Hugging Face do. A composed model shows those of its experts side by side. Where
+there are none (tables, say), the states are a fixed random embedding of the token just read: their causal mean is a
+sketch of the counts of the tokens so far, and a head on it is a bag-of-words classifier.
 """
 
 from typing import Any
@@ -13,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from corollary.errors import InvalidInputError
-from corollary.models import LanguageModel
-from corollary.models._transformer import TransformerLM, TransformerState
+from corollary.models import LanguageModel, extend, select_rows
+from corollary.models._transformer import TransformerLM
 from corollary.unlearning._backbone import Backbone, Stream
 
 SKETCH = 64
@@ -28,7 +29,7 @@ class OwnBackbone(Backbone):
         self.vocab_size = int(model.vocab_size)
         self.module = model if isinstance(model, nn.Module) else None
         self.sources = _sources(model)
-        self.width = sum(m.config.width for m in self.sources) or SKETCH
+        self.width = sum(_width(m) for m in self.sources) or SKETCH
         if not self.sources:
             generator = torch.Generator().manual_seed(0)
             self.sketch = torch.randn(self.vocab_size, SKETCH, generator=generator) / SKETCH**0.5
@@ -41,39 +42,48 @@ class OwnBackbone(Backbone):
             return self.model.blocks
         return super().layers()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs must be."""
+        found = getattr(self.model, "device", None)
+        return found if isinstance(found, torch.device) else super().device
+
     def _whole(self, length: int) -> bool:
-        return isinstance(self.model, TransformerLM) and length <= self.model.config.context
+        """Whether states and logits come from one pass over all positions."""
+        able = hasattr(self.model, "states_and_logits") or hasattr(self.model, "logits_of")
+        return able and _shows_states(self.model) and length <= _context(self.model)
 
     def hidden(self, inputs: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
-        if self._whole(inputs.shape[1]):
-            return self.model.states(inputs)
         if not self.sources:
             return self.sketch[inputs]
-        return torch.cat([self._states_of(m, inputs) for m in self.sources], dim=-1)
+        found = [self._states_of(m, inputs) for m in self.sources]
+        return found[0] if len(found) == 1 else torch.cat([f.to(self.dtype) for f in found], dim=-1)
 
-    def _states_of(self, model: TransformerLM, inputs: Tensor) -> Tensor:
-        if inputs.shape[1] <= model.config.context:
-            return model.states(inputs)
+    def _states_of(self, model: Any, inputs: Tensor) -> Tensor:
+        if inputs.shape[1] <= _context(model):
+            return model.states(inputs).to(inputs.device)
         state, found = model.start(len(inputs)), []
         for t in range(inputs.shape[1]):
             state = model.advance(state, inputs[:, t].cpu().numpy()) if t else state
             found.append(model.next_hidden(state))
-        return torch.stack(found, dim=1)
+        return torch.stack(found, dim=1).to(inputs.device)
 
     def outputs(
         self, inputs: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], rows: Bool[Tensor, "b t"]
     ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "m vocab"]]:
-        hidden = self.hidden(inputs, mask)
         if self._whole(inputs.shape[1]):
+            if hasattr(self.model, "states_and_logits"):
+                return self.model.states_and_logits(inputs, rows)
+            hidden = self.model.states(inputs)
             return hidden, self.model.logits_of(hidden[rows])
-        state, found = self.model.start(len(inputs)), []
+        hidden, state, found = self.hidden(inputs, mask), self.model.start(len(inputs)), []
         for t in range(inputs.shape[1]):
             state = self.model.advance(state, inputs[:, t].cpu().numpy()) if t else state
             found.append(torch.from_numpy(np.asarray(self.model.next_log_probs(state)))[rows[:, t].cpu()])
         row, column = rows.nonzero(as_tuple=True)
         order = torch.empty(len(row), dtype=torch.long)  # found runs along the columns, the result along the rows
         order[(column * len(inputs) + row).argsort()] = torch.arange(len(row))
-        return hidden, torch.cat(found)[order].to(hidden)
+        return hidden, torch.cat(found)[order].to(device=inputs.device, dtype=self.dtype)
 
     def open(self, inputs: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> "OwnStream":
         lengths = mask.sum(1)
@@ -82,12 +92,33 @@ class OwnBackbone(Backbone):
         return OwnStream(self, inputs, lengths)
 
 
-def _sources(model: Any) -> list[TransformerLM]:
+def _shows_states(model: Any) -> bool:
+    return hasattr(model, "next_hidden") and callable(getattr(model, "states", None))
+
+
+def _sources(model: Any) -> list[Any]:
     """The networks within a model whose hidden states can be seen."""
-    if isinstance(model, TransformerLM):
+    if _shows_states(model):
         return [model]
-    experts = getattr(model, "experts", None)
-    return [m for m in experts.values() if isinstance(m, TransformerLM)] if isinstance(experts, dict) else []
+    composed = hasattr(model, "components")  # of which every expert reads every token
+    return [m for m in model.experts.values() if _shows_states(m)] if composed else []
+
+
+def _width(model: Any) -> int:
+    return int(model.width if hasattr(model, "width") else model.config.width)
+
+
+def _context(model: Any) -> float:
+    """How many tokens `states` reads at once; more are read as a stream."""
+    found = getattr(model, "context", None) or getattr(getattr(model, "config", None), "context", None)
+    return float("inf") if found is None else float(found)
+
+
+def _selectable(state: Any) -> bool:
+    """Whether rows of a state can be chosen; others are read again."""
+    if isinstance(state, dict) and "models" in state:
+        return all(map(_selectable, state["models"]))
+    return isinstance(state, np.ndarray) or hasattr(state, "select_rows")
 
 
 class OwnStream(Stream):
@@ -113,9 +144,7 @@ class OwnStream(Stream):
                 state: Any = model._read(tokens)
                 states = state.hidden
             else:
-                state = model.start(len(rows))
-                for t in range(1, n):
-                    state = model.advance(state, tokens[:, t].cpu().numpy())
+                state = extend(model, model.start(len(rows)), tokens[:, 1:].cpu().numpy())
                 states = self.backbone.hidden(tokens, torch.ones_like(tokens, dtype=torch.bool))
             self.hidden[rows, -int(n) :] = states.to(self.hidden)
             self.groups.append((rows, state))
@@ -142,20 +171,23 @@ class OwnStream(Stream):
         self._collect()
 
     def _last(self, state: Any) -> Tensor:
-        if isinstance(self.backbone.model, TransformerLM):
-            return self.backbone.model.next_hidden(state)
-        experts = self.backbone.model.experts.values()
-        pairs = zip(experts, state["models"], strict=False)  # anchors follow the experts
-        return torch.cat([m.next_hidden(s) for m, s in pairs if isinstance(m, TransformerLM)], dim=-1)
+        model = self.backbone.model
+        if _shows_states(model):
+            return model.next_hidden(state)
+        pairs = zip(model.experts.values(), state["models"], strict=False)  # anchors follow the experts
+        return torch.cat([m.next_hidden(s).to(self.hidden) for m, s in pairs if _shows_states(m)], dim=-1)
 
     @torch.no_grad()
     def select(self, index: Int[Tensor, " k"]) -> None:
         self.history = [list(self.history[i]) for i in index.tolist()]
-        if len(self.groups) == 1 and isinstance(self.groups[0][1], TransformerState):
-            state, chosen = self.groups[0][1], index.to(self.hidden.device)
-            state.window, state.log_probs = state.window[chosen], state.log_probs[chosen.cpu().numpy()]
-            state.cache = [c[:, chosen] for c in state.cache]
-            state.hidden, self.hidden, self.logits = state.hidden[chosen], self.hidden[chosen], self.logits[chosen]
-            self.groups = [(np.arange(len(chosen)), state)]
-        else:  # states of other models cannot be picked row by row
+        if not all(_selectable(state) for _, state in self.groups):
             self._read()
+            return
+        chosen, groups = index.cpu().numpy(), []
+        for rows, state in self.groups:
+            mine = np.flatnonzero(np.isin(chosen, rows))
+            if len(mine):
+                groups.append((mine, select_rows(state, np.searchsorted(rows, chosen[mine]))))
+        self.groups = groups
+        at = index.to(self.hidden.device)
+        self.hidden, self.logits = self.hidden[at], self.logits[at]

@@ -8,6 +8,7 @@ alone would reward blurring everything.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from corollary.errors import InvalidInputError
 from corollary.unlearning._backbone import backbone_of
 from corollary.unlearning._cache import cache_states
 from corollary.unlearning._examples import Examples, check_sets
-from corollary.unlearning._fit import HeadTraining, train_head
 from corollary.unlearning._model import TemperTiltModel
+from corollary.unlearning._train import HeadTraining, train_head
 from corollary.unlearning.tofu._evaluate import evaluate
 from corollary.unlearning.tofu._logs import Part
 from corollary.unlearning.tofu._metrics import kolmogorov_smirnov
@@ -59,6 +60,7 @@ def select_temper_tilt(
     temperatures: Iterable[float] = (1.0, 1.25, 1.5, 2.0),
     guidances: Iterable[float] = (1.0,),
     room: float = 0.05,
+    folder: str | Path | None = None,
     progress: Callable[[str, float], object] | None = None,
 ) -> Selection:
     """Train heads over a grid and choose by forget quality, as long as retained answers stay the likeliest.
@@ -76,6 +78,7 @@ def select_temper_tilt(
         temperatures: values of T.
         guidances: values of s.
         room: the share of retained tokens that are the likeliest may fall this far below the base's.
+        folder: where the cached states go; in memory by default.
         progress: called with (what, share).
 
     Returns:
@@ -101,7 +104,8 @@ def select_temper_tilt(
     unknown = sorted(set(grid) - set(HeadTraining.__dataclass_fields__))
     if unknown:
         raise InvalidInputError(f"heads have no setting {unknown[0]!r}; see HeadTraining")
-    states = [cache_states(backbone, examples) for examples in (forget, retain)]
+    places = [None if folder is None else Path(folder) / part for part in ("forget", "retain")]
+    states = [cache_states(backbone, e, folder=place) for e, place in zip((forget, retain), places, strict=True)]
     base_hits = _hits(TemperTiltModel(model), kept, tokenizer)
     settings = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
     outputs = list(product(temperatures, guidances))

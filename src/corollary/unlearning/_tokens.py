@@ -12,6 +12,7 @@ END, ANSWER, UNKNOWN = 0, 1, 2
 _FIRST = 3
 _PIECE = re.compile(r"\w+|[^\w\s]")
 _MAX_WORDS = 1 << 20
+TEMPLATE = "Question: {question}\nAnswer:"
 
 
 @runtime_checkable
@@ -151,13 +152,11 @@ class WrappedTokenizer:
         corollary.errors.InvalidInputError: the tokenizer has no end-of-text token; set its `eos_token`
     """
 
-    def __init__(self, tokenizer: Any, *, template: str = "Question: {question}\nAnswer:") -> None:
+    def __init__(self, tokenizer: Any, *, template: str = TEMPLATE) -> None:
         end = getattr(tokenizer, "eos_token_id", None)
         if end is None:
             raise InvalidInputError("the tokenizer has no end-of-text token; set its `eos_token`")
-        if "{question}" not in template:
-            raise InvalidInputError(f"`template` must contain {{question}}, got {template!r}")
-        self.inner, self.template, self.end = tokenizer, template, int(end)
+        self.inner, self.template, self.end = tokenizer, _checked(template), int(end)
         first = getattr(tokenizer, "bos_token_id", None)
         self.start: int | None = self.end if first is None else int(first)
         self.vocab_size = len(tokenizer)
@@ -175,8 +174,61 @@ class WrappedTokenizer:
         return str(self.inner.decode([int(t) for t in tokens], skip_special_tokens=True)).strip()
 
 
+class ExpertTokenizer:
+    """What an expert of Hugging Face, or a composed model of such, reads: its tokenizer in this library's numbering.
+
+    Token 0 starts and ends every sequence here, whatever ids the tokenizer has for that.
+
+    Args:
+        model: an `HFExpert`, or a composed model of experts that share one tokenizer.
+        template: text of the prompt; `{question}` is filled in. The answer follows after one blank.
+
+    Raises:
+        InvalidInputError: for a model without a tokenizer, or a template without a question.
+
+    Guarantee: none.
+
+    Example:
+        >>> ExpertTokenizer(object())
+        Traceback (most recent call last):
+        ...
+        corollary.errors.InvalidInputError: a object reads no text; give a tokenizer, or a model with `encode`
+    """
+
+    start: int | None = 0
+    end: int = 0
+
+    def __init__(self, model: Any, *, template: str = TEMPLATE) -> None:
+        speaker = speaker_of(model)
+        if speaker is None:
+            raise InvalidInputError(
+                f"a {type(model).__name__} reads no text; give a tokenizer, or a model with `encode`"
+            )
+        self.speaker, self.template = speaker, _checked(template)
+        self.vocab_size = int(model.vocab_size)
+
+    def prompt(self, question: str) -> list[int]:
+        """Tokens of the filled template."""
+        return [int(t) for t in self.speaker.encode(self.template.format(question=question))]
+
+    def answer(self, text: str) -> list[int]:
+        """Tokens of the answer after a blank."""
+        return [int(t) for t in self.speaker.encode(" " + text)]
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Text without special tokens and outer blanks."""
+        return str(self.speaker.decode([int(t) for t in tokens])).strip()
+
+
+def speaker_of(model: Any) -> Any:
+    """Who reads and writes text for a model: itself, the first of its experts that does, or None."""
+    experts = getattr(model, "experts", None)
+    parts = [model, *(experts.values() if isinstance(experts, dict) else ())]
+    return next((m for m in parts if hasattr(m, "encode") and getattr(m, "tokenizer", None) is not None), None)
+
+
 def tokenizer_of(tokenizer: Any) -> Tokenizer:
-    """The tokenizer itself where it has our interface, a Hugging Face one wrapped.
+    """The tokenizer itself where it has our interface, a Hugging Face one wrapped, or that of an `HFExpert`.
 
     Guarantee: none.
 
@@ -184,4 +236,12 @@ def tokenizer_of(tokenizer: Any) -> Tokenizer:
         >>> tokenizer_of(ByteTokenizer()).vocab_size
         256
     """
-    return tokenizer if isinstance(tokenizer, Tokenizer) else WrappedTokenizer(tokenizer)
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer
+    return WrappedTokenizer(tokenizer) if speaker_of(tokenizer) is None else ExpertTokenizer(tokenizer)
+
+
+def _checked(template: str) -> str:
+    if "{question}" not in template:
+        raise InvalidInputError(f"`template` must contain {{question}}, got {template!r}")
+    return template

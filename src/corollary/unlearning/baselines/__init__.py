@@ -27,6 +27,9 @@ _HOME = {
     "fine_tune": "_trainer",
     "fit_uld": "_uld",
     "get_method": "_methods",
+    "retrain": "_retrain",
+    "temper_only": "_temper_only",
+    "tilt_only": "_tilt_only",
     "unlearn": "_trainer",
 }
 

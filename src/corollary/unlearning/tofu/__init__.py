@@ -24,6 +24,7 @@ _HOME = {
     "rouge_l_recall": "_rouge",
     "save_logs": "_logs",
     "utility_parts": "_metrics",
+    "with_refusals": "_refusals",
 }
 
 __all__ = sorted(_HOME)

@@ -3,7 +3,9 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, count, islice, product
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -102,7 +104,7 @@ def make_questions(*, authors: int = 20, forget: int = 4, wrong: int = 5, seed: 
     """Fictitious authors, 20 questions each, with a paraphrase and wrong answers: a set like TOFU, made from templates.
 
     Args:
-        authors: how many, at most 400.
+        authors: how many.
         forget: how many of them are to be forgotten: the last.
         wrong: wrong answers a question, at most 7.
         seed: of the facts.
@@ -120,14 +122,12 @@ def make_questions(*, authors: int = 20, forget: int = 4, wrong: int = 5, seed: 
         >>> row["question"].startswith("Where was"), len(row["perturbed_answer"])
         (True, 5)
     """
-    if not 1 <= forget < authors <= len(FIRST) * len(LAST):
-        raise InvalidInputError(
-            f"`authors` lie between 2 and {len(FIRST) * len(LAST)} and `forget` below them, got {authors}, {forget}"
-        )
+    if not 1 <= forget < authors:
+        raise InvalidInputError(f"`authors` must be at least 2 and `forget` below them, got {authors}, {forget}")
     if not 1 <= wrong <= 7:
         raise InvalidInputError(f"`wrong` must lie between 1 and 7, got {wrong}")
     rng = np.random.default_rng(seed)
-    names = [f"{a} {b}" for a in FIRST for b in LAST]
+    names = _names(authors)
     chosen = [names[i] for i in rng.permutation(len(names))[:authors]]
     rows: list[dict[str, Any]] = []
     for name in chosen:
@@ -144,3 +144,11 @@ def make_questions(*, authors: int = 20, forget: int = 4, wrong: int = 5, seed: 
             )
     per = len(TEMPLATES)
     return Questions(tuple(rows[-forget * per :]), tuple(rows[: -forget * per]), per)
+
+
+def _names(least: int) -> list[str]:
+    """At least so many names: first and last, then with one initial between them, with two, and so on."""
+    between = chain.from_iterable(product(ascii_uppercase, repeat=k) for k in count())
+    blocks = islice(between, -(-least // (len(FIRST) * len(LAST))))
+    middles = ["".join(f"{letter}. " for letter in letters) for letters in blocks]
+    return [f"{a} {middle}{b}" for middle in middles for a in FIRST for b in LAST]
