@@ -86,10 +86,13 @@ def _peers(found, ours, peers, four, published):
 
     for key, name in (("trained 41-256", "transductor, as trained"), ("snapped 41-256", "transductor, snapped")):
         out.append(row(name, [[r[key] for c, r in ours if c["task"] == t and key in r] for t in four]))
-    for method in peers:
-        cells = [[r["41-256"] for c, r in found if c["task"] == t and c["method"] == method] for t in four]
-        if any(cells):
-            out.append(row(method, cells))
+    budgets = dict.fromkeys(c.get("steps") for c, _ in found)
+    for steps in budgets:
+        for method in peers:
+            here = [(c, r) for c, r in found if c["method"] == method and c.get("steps") == steps]
+            name = method if steps is None else f"{method}, {steps} steps, seed 0"
+            if here:
+                out.append(row(name, [[r["41-256"] for c, r in here if c["task"] == t] for t in four]))
     out += [
         f"| *{name}, published* | " + " | ".join(f"*{v}*" for v in values) + " |" for name, values in published.items()
     ]
