@@ -153,7 +153,7 @@ def _track_one(task, recipe, seed):
 
 
 def peer(method, task, seed, steps=None):
-    """A baseline at the better of two step sizes (a validation at length 40): with the steps of ours in all, or more."""
+    """A baseline at the better of two step sizes (validated at length 40): with the steps of ours in all, or more."""
     from corollary.automata import baseline, learn, length_accuracy
     from corollary.automata import task as make
 
