@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 COLOURS = {
-    "leon": "C0", "pion-1": "C9", "pion-8": "C2", "pion-32": "C4", "muon": "C1", "torch-muon": "C3", "soap": "C5",
-    "one-sided-shampoo": "C7", "adamw": "black",
+    "leon": "C0", "leon-nesterov": "C6", "pion-1": "C9", "pion-8": "C2", "pion-32": "C4", "muon": "C1",
+    "torch-muon": "C3", "soap": "C5", "one-sided-shampoo": "C7", "adamw": "black",
 }  # fmt: skip
 RIPPLES = {"muon": "Muon", "leon eta=1": "Leon", "pion k=1": "Pion, k = 1", "pion k=8": "Pion, k = 8",
            "pion k=32": "Pion, k = 32"}  # fmt: skip

@@ -15,7 +15,10 @@ import numpy as np
 
 SEEDS = (0, 1, 2)
 DATA = ("digits-mlp", "digits-conv", "cifar-mlp", "cifar-conv", "shakespeare", "python")
-OPTIMIZERS = ("leon", "pion-1", "pion-8", "pion-32", "muon", "torch-muon", "soap", "one-sided-shampoo", "adamw")
+OPTIMIZERS = (
+    *("leon", "leon-nesterov", "pion-1", "pion-8", "pion-32", "muon", "torch-muon", "soap", "one-sided-shampoo"),
+    "adamw",
+)
 WIDE, NARROW = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1), (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 RATES = {name: NARROW if name in ("adamw", "soap") else WIDE for name in OPTIMIZERS}
 STEPS = {"digits-mlp": 100, "digits-conv": 80, "cifar-mlp": 150, "cifar-conv": 120, "shakespeare": 120, "python": 120}
@@ -82,6 +85,8 @@ def build(name, model, rate):
         return [Muon.from_module(model, rate, **scaled)]
     if name == "leon":
         return [Leon.from_module(model, rate, **scaled)]
+    if name == "leon-nesterov":  # looks one gradient ahead, as both Muons here do; the betas are the paper's
+        return [Leon.from_module(model, rate, nesterov=True, betas=(0.9, 0.9), **scaled)]
     return [Pion.from_module(model, rate, samples=int(name.split("-")[1]), **scaled)]
 
 
