@@ -70,7 +70,8 @@ def panels(draw: Callable[[Any, str, list[dict[str, Any]]], None], x: str, **opt
     for axes in grid[len(found) :]:
         axes.remove()
     figure.axes[0].set_ylabel("validation loss")
-    figure.axes[0].legend(frameon=False, fontsize="x-small")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize="small")
     return figure
 
 

@@ -17,6 +17,7 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 CELLS = [
     *({"data": "conflict", "seed": 0, "width": w, "steps": 150} for w in (16, 32, 64, 128)),
     *({"data": "overlap", "seed": s, "share": a, "model": "ngram"} for s in range(3) for a in SHARES),
+    *({"data": "overlap", "seed": 0, "share": a, "model": "transformer", "steps": 150} for a in SHARES),
     *({"data": "generalisation", "seed": s, "model": "ngram"} for s in range(3)),
     {"data": "generalisation", "seed": 0, "model": "transformer", "steps": 100},
 ]
@@ -25,7 +26,7 @@ MORE = [
     *(
         {"data": "overlap", "seed": s, "share": a, "model": "transformer", "steps": n}
         for n in (150, 1000)
-        for s in range(3)
+        for s in range(1 if n == 150 else 0, 3)
         for a in SHARES
     ),
     *({"data": "conflict", "seed": s, "width": w, "steps": 600} for s in range(3) for w in (16, 32, 64, 128, 256)),

@@ -14,11 +14,12 @@ from corollary.models import merge_models, sample
 
 from . import texts, trained
 
-CELLS = [{"data": "transformers", "seed": s, "width": 128, "steps": 220} for s in range(3)]
+LEON = [{"data": "transformers", "seed": s, "width": 128, "steps": 220, "optimiser": "leon"} for s in range(3)]
+CELLS = [*({"data": "transformers", "seed": s, "width": 128, "steps": 220} for s in range(3)), LEON[0]]
 QUICK = [{"data": "transformers", "seed": 0, "width": 32, "steps": 60}]
 MORE = [
     *({"data": "transformers", "seed": s, "width": w, "steps": 1500} for s in range(3) for w in (128, 256)),
-    *({"data": "transformers", "seed": s, "width": 128, "steps": 220, "optimiser": "leon"} for s in range(3)),
+    *LEON[1:],
 ]
 EPS = 0.05
 ROWS = (

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32
 
-from corollary.gating._prefix_gates import BayesGate, fixed_share_weights, share_step
+from corollary.gating._prefix_gates import BayesGate, fixed_share_weights, log_mix, share_step
 from corollary.gating._scores import STATISTICS, ExpertScores, blocks
 
 FLOOR = -20.0  # log-weights below are alike to the gate
@@ -111,9 +111,7 @@ class StreamFeatures:
 
     def read(self, statistics: Any) -> Float32[np.ndarray, "b f"]:
         """(B, F) features before the next token."""
-        posterior = BayesGate(self.likelihood.shape[1]).next_log_weights(
-            self.likelihood - np.log(self.likelihood.shape[1]), None
-        )
+        posterior = self.likelihood - log_mix(self.likelihood, 0.0)[:, None]  # of the Bayes gate with an even prior
         return _assemble(posterior, self.share, self.averages, statistics)
 
     def push(self, log_probs: Float[np.ndarray, "b k"]) -> None:
