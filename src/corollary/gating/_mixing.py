@@ -68,7 +68,7 @@ def mix_rows(
         for k, table in enumerate(tables):
             total.addcmul_(table.to(torch.float32, copy=True).exp_(), shares[:, k, None])
         if float(total.min()) > SINGLE_TINY:
-            return total.double().log_().numpy()
+            return total.log_().double().numpy()
     joint = torch.empty((len(tables), *tables[0].shape), dtype=torch.float64)
     for k, table in enumerate(tables):
         torch.add(table.double(), weights[:, k, None], out=joint[k])
