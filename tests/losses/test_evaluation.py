@@ -72,7 +72,7 @@ import sys, torch, torch.distributed as dist
 from corollary.losses import class_counts
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
-print(class_counts(torch.tensor([rank, 2, -100]), classes=3).tolist())
+print(class_counts(torch.tensor([rank, 2, -100]), classes=3).tolist(), flush=True)
 dist.destroy_process_group()
 """
 

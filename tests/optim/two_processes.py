@@ -51,8 +51,11 @@ def train(name, mode, rank, world):
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+    from leaving import leave
+
     mode, folder = sys.argv[1], Path(sys.argv[2])
     torch.distributed.init_process_group("gloo")
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     torch.save({name: train(name, mode, rank, world) for name in NAMES}, folder / f"{mode}-{rank}.pt")
-    torch.distributed.destroy_process_group()
+    leave()
