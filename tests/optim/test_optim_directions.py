@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from corollary.errors import InvalidInputError
-from corollary.optim import leon_direction, muon_direction, pion_direction
+from corollary.optim import _directions, leon_direction, muon_direction, pion_direction
 from corollary.optim._directions import cholesky, inverse_root, polar
 
 
@@ -76,20 +76,50 @@ def degenerate(kind):
     {"method": "polar_express"}, {"method": "newton_schulz"}, {"method": "coupled"}, {"method": "augmented"},
     {"method": "polar_express", "precision": "bfloat16"}, {"method": "newton_schulz", "precision": "bfloat16"},
 ])  # fmt: skip
-def test_low_precision_never_explodes_on_ill_conditioned_statistics(kind, options):
+@pytest.mark.parametrize("small", [0, _directions.SMALL], ids=["large", "small"])
+def test_low_precision_never_explodes_on_ill_conditioned_statistics(kind, options, small, monkeypatch):
+    monkeypatch.setattr(_directions, "SMALL", small)
     S, M = degenerate(kind)
     P = leon_direction(S.float(), M.float(), **options)
     assert bool(torch.isfinite(P).all())
     assert float(torch.linalg.matrix_norm(P, 2)) <= 1.01
 
 
-def test_bfloat16_is_close_where_the_condition_is_mild():
+@pytest.mark.parametrize(("small", "most"), [(0, 0.02), (_directions.SMALL, 0.002)])
+@pytest.mark.parametrize("batch", [False, True])
+def test_bfloat16_is_close_where_the_condition_is_mild(small, most, batch, monkeypatch):
+    monkeypatch.setattr(_directions, "SMALL", small)
     S, M = torch.zeros(64, 256).double(), torch.zeros(64, 64).double()
     for g in normal(6, 60, 64, 256):
         S, M = 0.95 * S + g, 0.95 * M + g @ g.T
     exact = leon_direction(S, M)
-    P = leon_direction(S.float(), M.float(), method="polar_express", precision="bfloat16").double()
-    assert float((P - exact).norm() / exact.norm()) < 0.02
+    given = [torch.stack([x, x / 3]) if batch else x for x in (S.float(), M.float())]
+    if batch:
+        exact = torch.stack([exact, leon_direction(S / 3, M / 3)])
+    P = leon_direction(*given, method="polar_express", precision="bfloat16").double()
+    assert float((P - exact).norm() / exact.norm()) < most
+
+
+def test_small_matrices_in_bfloat16_are_multiplied_in_float32_on_a_cpu():
+    """What sets the precision apart: side and batch, and only these."""
+    for shape, small in {
+        (64, 70): True,
+        (130, 128): True,
+        (129, 140): False,
+        (2, 64, 70): True,
+        (2, 65, 70): False,
+    }.items():
+        S = normal(8, *shape)
+        M = S @ S.mT if shape[-2] <= shape[-1] else S.mT @ S
+        error = leon_direction(S, M).sub(
+            leon_direction(S.float(), M.float(), method="polar_express", precision="bfloat16")
+        )
+        assert (float(error.norm() / leon_direction(S, M).norm()) < 1e-3) == small, shape
+
+
+def test_dtype_of_the_direction_is_the_momentum_s():
+    S = normal(6, 4, 6)
+    M = S @ S.mT
     assert leon_direction(S.bfloat16(), M.float(), method="polar_express").dtype == torch.bfloat16
 
 

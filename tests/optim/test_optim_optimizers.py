@@ -278,7 +278,9 @@ def test_the_noise_of_pion_is_seeded_and_of_its_own():
     assert not torch.equal(ends[0], ends[2])
 
 
-def test_bfloat16_is_near_float32():
+@pytest.mark.parametrize("small", [0, 128])
+def test_bfloat16_is_near_float32(small, monkeypatch):
+    monkeypatch.setattr("corollary.optim._directions.SMALL", small)
     shape = (32, 128)
     exact, _ = walk(lambda p: Leon(p, lr=0.1), shape, dtype=torch.float32, steps=20)
     low, _ = walk(lambda p: Leon(p, lr=0.1, precision="bfloat16"), shape, dtype=torch.float32, steps=20)
