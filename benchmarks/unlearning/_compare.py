@@ -50,16 +50,19 @@ def compare(split, method, seed, *, epochs=None):
 
 def made(method, base, split, seed, setting, *, epochs):
     """(model, what it took)."""
-    from corollary.unlearning import TemperTiltHead, TemperTiltModel, baselines, fit_temper_tilt
+    from corollary.unlearning import baselines, fit_temper_tilt
 
     found = trial(split)
     forget, retain = encoded(found.forget), encoded(found.retain)
     if method == "temper only":
-        blank = TemperTiltHead(base.config.width, base.vocab_size, rank=1)
-        return TemperTiltModel(base, {"none": blank}, guidance=0.0, **setting), {"seconds": 0.0, "trained": 0}
+        done = baselines.temper_only(base, **setting)
+        return done.model, {"seconds": done.seconds, "trained": done.trained}
     if method in ("T3", "tilt only"):
         options = {"rank": 20, "weight_decay": 1e-2, "learning_rate": 1e-2, "seed": seed, **setting}
-        model = fit_temper_tilt(base, forget, retain, **options)
+        if method == "T3":
+            model = fit_temper_tilt(base, forget, retain, **options)
+        else:
+            model = baselines.tilt_only(base, forget, retain, **options).model
         fit = model.fits["forgotten"]
         trained = sum(p.numel() for p in fit.head.parameters())
         return model, {"seconds": fit.seconds, "caching seconds": fit.caching, "trained": trained}

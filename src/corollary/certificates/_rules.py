@@ -44,9 +44,7 @@ class Rule:
         derive: `(witness, evidence) -> claims`; raises `Undecided` where nothing can be said.
             It must not import a solver.
         rescore: `(run folder, digests) -> evidence`, recomputing the arrays from data and models, which it must find to
-            be those
-            of the recorded digests (`Undecided` otherwise); None where
-            that is impossible.
+            be those of the recorded digests (`Undecided` otherwise); None where that is impossible.
         tolerances: name -> largest absolute difference of a rescored array from the stored one; under `claims` how far
             a claim derived from rescored arrays may fall behind the stated one.
 

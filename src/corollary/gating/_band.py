@@ -3,8 +3,7 @@ r"""The set of gated models on a finite space: a band between the smallest and t
 Symbols: experts \(q_j\), \(lo(x) = \min_j q_j(x)\), \(hi(x) = \max_j q_j(x)\). A gate enters only through the model
 \(\pi_g(x) = \sum_j g(x, j) q_j(x)\), and the models of all gates are exactly \(\{\pi : lo \le \pi \le hi\}\); those of
 normalised gates also sum to one. That set is empty where \(\sum hi < 1\) or \(\sum lo > 1\), which happens when experts
-do
-not sum to one on the points given.
+do not sum to one on the points given.
 
 Source: arXiv:2602.17554, section 2 for the set-up; the band and the water-filling solution are derived, and checked in
 the tests.

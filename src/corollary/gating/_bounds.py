@@ -5,8 +5,7 @@ q_k\), V the
 value of the game, C the capacity of the channel from domains to points. All in nats.
 
 Source: arXiv:2602.17554, Proposition 2 and Theorem 3 (read in an extract); the bracket of V, the exact values in
-limiting
-cases and the uniform deviation bound are derived. Every inequality is tested on random worlds.
+limiting cases and the uniform deviation bound are derived. Every inequality is tested on random worlds.
 """
 
 from typing import Any, NamedTuple
@@ -202,8 +201,7 @@ def game_value_bracket(domains: ArrayLike, experts: ArrayLike) -> Bracket:
         InvalidInputError: where experts and domains are not paired.
 
     Guarantee: V of `robust_gate` lies inside (derived: the lower side since KL >= 0, the upper from static gates), up
-        to
-        the 1e-9 of `capacity`.
+        to the 1e-9 of `capacity`.
 
     Example:
         >>> game_value_bracket([[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]]).upper.__round__(4)

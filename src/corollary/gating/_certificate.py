@@ -1,19 +1,16 @@
 r"""What a composed model certifies, and how it is derived again; imports no solver and no trainer.
 
 (i) `gating.every_document` [deterministic]: on EVERY document given, at most \(\log_2(p/\epsilon)\) bits in all above
-the
-best expert (and above every anchor), because the model holds each of them with mass \(\epsilon/p\) at sequence level.
+the best expert (and above every anchor), because the model holds each of them with mass \(\epsilon/p\) at sequence
+level.
 
 (ii) `gating.every_mixture` [confidence 1 - delta]: for EVERY mixture \(\lambda\) of the domains, a gain of at least d
-bits
-per byte over a named baseline. Bits per byte of a mixture is a ratio of means, so the statement is tested in its linear
-form: with G the bits gained on a document and U its bytes, \(\sum_k \lambda_k E_k[G] \ge d \sum_k \lambda_k E_k[U]\)
-for
-all \(\lambda\) iff \(E_k[G - d U] \ge 0\) for every domain k. The smallest of the per-domain bounds, each at level
-delta,
-therefore bounds the worst mixture at level delta: it errs only if the bound of the truly worst domain errs. Each
-domain's d ends the run of grid levels at which betting rejects "E[G - dU] <= 0"; gains are clipped above at a fixed
-number of bits per byte beforehand (conservative) and bounded below by construction.
+bits per byte over a named baseline. Bits per byte of a mixture is a ratio of means, so the statement is tested in its
+linear form: with G the bits gained on a document and U its bytes, \(\sum_k \lambda_k E_k[G] \ge d \sum_k \lambda_k
+E_k[U]\) for all \(\lambda\) iff \(E_k[G - d U] \ge 0\) for every domain k. The smallest of the per-domain bounds, each
+at level delta, therefore bounds the worst mixture at level delta: it errs only if the bound of the truly worst domain
+errs. Each domain's d ends the run of grid levels at which betting rejects "E[G - dU] <= 0"; gains are clipped above at
+a fixed number of bits per byte beforehand (conservative) and bounded below by construction.
 
 Our derivation [derived]; betting after Waudby-Smith and Ramdas (2024).
 """
@@ -103,8 +100,7 @@ def certified_gain(
     """Largest level d up to which every "E[gain - d size] <= 0" of the grid is rejected; -inf where d = 0 is not.
 
     Guarantee: exceeds the true E[gain] / E[size] with probability at most delta for independent documents: if it does,
-        the
-        smallest grid level above the truth was rejected although its hypothesis is true.
+        the smallest grid level above the truth was rejected although its hypothesis is true.
 
     Example:
         >>> ones = np.full(400, 100.0)

@@ -1,11 +1,9 @@
 r"""Experts and a gate as one language model, with a sequence-level guarantee against every expert.
 
 \(\pi(x) = (1 - \epsilon') \, \pi_{gate}(x) + \frac{\epsilon}{p} \sum_{k=1}^{p} q_k(x) + \frac{\epsilon}{p} \sum_{a}
-\pi_a(x)\): the causal gate, each of
-the p experts, and each anchor (a named baseline that the statement should cover too), mixed at SEQUENCE level and run
-causally by
-prefix posteriors. Hence on EVERY document \(-\log \pi(x) \le -\log q_k(x) + \log(p/\epsilon)\) for all k, and the same
-for anchors.
+\pi_a(x)\): the causal gate, each of the p experts, and each anchor (a named baseline that the statement should cover
+too), mixed at SEQUENCE level and run causally by prefix posteriors. Hence on EVERY document \(-\log \pi(x) \le -\log
+q_k(x) + \log(p/\epsilon)\) for all k, and the same for anchors.
 """
 
 from collections.abc import Mapping
@@ -47,16 +45,14 @@ class ComposedLM:
         anchors: name -> an untrained gate over the experts, or a further language model, that the guarantee should
             cover too.
         top: use only the `top` likeliest experts before each token, renormalised: cheaper where experts are dear, but
-            it
-            replaces the safe mixture, so the guarantee is void.
+            it replaces the safe mixture, so the guarantee is void.
 
     Raises:
         InvalidInputError: where experts disagree on the vocabulary, the gate on their number, or eps leaves [0, 1).
 
-    Guarantee: every next-token distribution is normalised wherever the experts' are; with eps > 0 and no `top`, on
-        EVERY
-        document at most \(\log_2(p/\epsilon)\) bits in all above the best expert and above every anchor (deterministic,
-        chain rule).
+    Guarantee: every next-token distribution is normalised wherever the experts' are (to float32 rounding where all
+        experts are float32 networks); with eps > 0 and no `top`, on EVERY document at most \(\log_2(p/\epsilon)\) bits
+        in all above the best expert and above every anchor (deterministic, chain rule).
 
     Example:
         >>> from corollary.documents import Documents
@@ -211,7 +207,7 @@ class ComposedLM:
         return np.concatenate([log_mix(np.stack(gated), 0.0, axis=0), *alone], axis=1)
 
     def next_log_probs(self, state: dict[str, Any]) -> Float[np.ndarray, "b vocab"]:
-        """(B, V) natural-log probabilities of the next token."""
+        """(B, V) natural-log probabilities of the next token; to float32 rounding where all experts are float32."""
         said, weights = self._heard(state)
         state["next"] = (said, weights)  # the same forward pass serves `advance`
         single = all(str(getattr(m, "dtype", None)) in SINGLE for m in self._voices)

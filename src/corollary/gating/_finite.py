@@ -8,8 +8,7 @@ Symbols: domains \(p_k\), experts \(q_j\), models \(\pi\) of the band (`_band.py
 
 The KL is convex in lambda, so its largest value is at a domain. Phi is concave, and its gradient is the vector of
 \(\mathrm{KL}(p_k \| \pi_\lambda)\) at the inner minimum, which is a clipped multiple of the mixture. Where the mixtures
-are
-restricted to a polytope, its extreme points v take the place of the domains: \(p_v = \sum_k v_k p_k\).
+are restricted to a polytope, its extreme points v take the place of the domains: \(p_v = \sum_k v_k p_k\).
 
 Source: arXiv:2602.17554, sections 2 and 4 (read in an extract; the solver is derived, and checked in the
     tests).
@@ -103,8 +102,8 @@ def robust_gate(
             One row asks for a fixed mixture.
         inequalities: `(A, b)` instead of `mixtures`: the mixtures with A lambda <= b, for few domains.
         normalise: what to do with experts that do not sum to one on these points. "strict" keeps them, and refuses
-            where
-            no gate sums to one; "experts" divides each by its sum; "inequality" lets the model sum to less than one.
+            where no gate sums to one; "experts" divides each by its sum; "inequality" lets the model sum to less than
+            one.
         max_steps: Newton steps; where they run out the certificate is undecided.
 
     Returns:

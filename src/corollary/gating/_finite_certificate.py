@@ -10,8 +10,7 @@ by bisection,
           \pi_\mu = \mathrm{clip}(p_\lambda / \mu, lo, hi),
 
 which by weak duality bounds every gate's worst divergence from below whatever mu >= 0 is; so an inexact bisection can
-only
-loosen the certificate.
+only loosen the certificate.
 
 And the rule `gating.normaliser`: what a whole-sequence gate sums to, from samples of the experts. Imports no
 solver.

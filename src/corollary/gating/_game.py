@@ -1,8 +1,7 @@
 r"""The game that the robust gate's trainer plays: payoffs, entropies, and the dual value of a tabular gate.
 
 Symbols: cross-entropies \(\mathrm{CE}_k = \mathbb{E}_{p_k}[-\log \pi_g]\), entropies h_k, scales s_k (one, or one over
-the mean
-length), extreme mixtures v, diversities d_v (the Jensen-Shannon divergence of the domains under v),
+the mean length), extreme mixtures v, diversities d_v (the Jensen-Shannon divergence of the domains under v),
 
 .. math:: \mathrm{payoff}_v = \sum_k v_k s_k (\mathrm{CE}_k - h_k) - d_v, \qquad
           L(g, \lambda, \mu) = \sum_v \lambda_v \mathrm{payoff}_v + u \mu (Z - 1), \quad u = \bar s.
@@ -110,8 +109,7 @@ class TabularDual:
     r"""Lower bounds on what any tabular gate reaches on these rows and samples, by weak duality.
 
     The inner minimum over all gates is \\(\\pi = \\mathrm{clip}(a / (u \\mu c), lo, hi)\\) at each state, with a its
-    weighted mass
-    and c what one unit of the model there adds to the estimate of Z.
+    weighted mass and c what one unit of the model there adds to the estimate of Z.
     """
 
     def __init__(self, rows: Rows, samples: Samples, game: Game, *, states: int, floor: float) -> None:

@@ -1,8 +1,8 @@
 r"""What the learned causal gate reads before each token, over a corpus or token by token; the two agree.
 
 For each expert: its fixed-share log-weight at several rates (rate 0 is the Bayes posterior), exponential averages of
-its recent
-log-probabilities at several decays, and three statistics of its context. Everything depends on earlier tokens only.
+its recent log-probabilities at several decays, and three statistics of its context. Everything depends on earlier
+tokens only.
 """
 
 import copy
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32
 
-from corollary.gating._prefix_gates import BayesGate, fixed_share_weights, log_mix, share_step
+from corollary.gating._prefix_gates import BayesGate, fixed_share_weights, share_step
 from corollary.gating._scores import STATISTICS, ExpertScores, blocks
 
 FLOOR = -20.0  # log-weights below are alike to the gate
@@ -97,7 +97,7 @@ class StreamFeatures:
     """
 
     def __init__(self, batch: int, experts: int, settings: FeatureSettings) -> None:
-        self.settings = settings
+        self.settings, self.bayes = settings, BayesGate(experts)
         self.likelihood = np.zeros((batch, experts))
         self.share = np.full((batch, len(settings.rates), experts), 1 / experts, dtype=np.float32)
         self.averages = np.zeros((batch, len(settings.decays), experts), dtype=np.float32)
@@ -111,7 +111,7 @@ class StreamFeatures:
 
     def read(self, statistics: Any) -> Float32[np.ndarray, "b f"]:
         """(B, F) features before the next token."""
-        posterior = self.likelihood - log_mix(self.likelihood, 0.0)[:, None]  # of the Bayes gate with an even prior
+        posterior = self.bayes.next_log_weights(self.likelihood, statistics)
         return _assemble(posterior, self.share, self.averages, statistics)
 
     def push(self, log_probs: Float[np.ndarray, "b k"]) -> None:

@@ -311,8 +311,7 @@ class FixedShareGate:
         rates: sharing rates in (0, 1); with several, the sequence-level mixture of their predictors with equal priors.
 
     Guarantee: with R rates on every document at most log R nats above the best rate (deterministic); with one rate a,
-        against
-        experts that switch s times in T tokens, at most the bound of Herbster and Warmuth (1998).
+        against experts that switch s times in T tokens, at most the bound of Herbster and Warmuth (1998).
 
     Example:
         >>> gate = FixedShareGate(2, (0.01,))

@@ -1,9 +1,8 @@
 r"""The robust gate trained from scored documents: a stochastic primal-dual method.
 
 Symbols: gate \(g_\theta\), model \(\pi_g(x) = \sum_k g(x, k) q_k(x)\), normaliser Z, mixture \(\lambda\), multiplier
-\(\mu\) of
-Z = 1, augmentation \(\rho\); payoffs and Lagrangian as in `_game.py`. One step descends in theta, ascends in lambda by
-multiplicative weights, and ascends in mu on [0, M]. Averages of the iterates are what is kept.
+\(\mu\) of Z = 1, augmentation \(\rho\); payoffs and Lagrangian as in `_game.py`. One step descends in theta, ascends in
+lambda by multiplicative weights, and ascends in mu on [0, M]. Averages of the iterates are what is kept.
 
 Experts are only ever scored, never run: (N, p) log-likelihoods are all that a step needs.
 
@@ -47,13 +46,11 @@ class RobustGate:
         gate: "network" (perceptron on features and log-likelihood differences); "ngram", "gru" or "transformer" (the
             same on an encoding of the text: `features` are then `Documents`); or "tabular" (free weights per state;
             `features` are then state numbers).
-        objective: "sequence", or "token": each domain's excess divided by its mean length. The latter is
-            another
+        objective: "sequence", or "token": each domain's excess divided by its mean length. The latter is another
             objective: long domains no longer dominate.
         entropy: h_k, which make cross-entropies divergences: "expert" (the own expert's cross-entropy, so the payoff is
-            the
-            excess over it), "empirical" (of the rows given), or (p,) values in nats. Moves the mixture, not the gate's
-            gradient.
+            the excess over it), "empirical" (of the rows given), or (p,) values in nats. Moves the mixture, not the
+            gate's gradient.
         normalisation: "dual" (a multiplier for Z = 1), "free" (minimise CE + log Z; for noisy Z), or "none" (no samples
             needed; the model then need not sum to one, and is no probability).
         estimator: of Z: "pooled" (less variance) or "per_expert" (needs `samples_expert`).
@@ -80,8 +77,8 @@ class RobustGate:
         InvalidInputError: for options without meaning.
 
     Guarantee: for a tabular gate, `history_["gap"]` bounds how far the averaged gate is from the best one on these rows
-        and
-        samples, and is at most `history_["regret"]`; both fall like 1/sqrt(steps) on full batches. None for a network.
+        and samples, and is at most `history_["regret"]`; both fall like 1/sqrt(steps) on full batches. None for a
+        network.
 
     Example:
         >>> q = np.array([[0.8, 0.2], [0.2, 0.8]])

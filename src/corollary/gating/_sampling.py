@@ -61,8 +61,7 @@ def rejection_sample(
 
     Args:
         draw: `(k, generator) -> (sequences, log_likelihoods)`: one sequence of expert k[i] each, as an array or a list,
-            and
-            their (len(k), p) log-likelihoods under every expert.
+            and their (len(k), p) log-likelihoods under every expert.
         gate: `(log_likelihoods, sequences) -> (n, p)` weights that sum to one.
         size: number of samples M.
         experts: number of experts p.

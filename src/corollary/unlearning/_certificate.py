@@ -1,17 +1,13 @@
 r"""What unlearning certifies, and how it is derived again; imports no trainer.
 
 `unlearning.forgotten` [exact, a census]: the base's weights are those of before (their hash), and the probability a
-token
-of every given forget answer, \(P(a|q)^{1/|a|}\), is at most the stated one, the base's beside it.
+token of every given forget answer, \(P(a|q)^{1/|a|}\), is at most the stated one, the base's beside it.
 `unlearning.paraphrases` [confidence]: the mean of the same over paraphrases, which were not trained on, by betting.
 `unlearning.retained` [confidence]: on held-out retained prompts the total variation between the next-token
-distributions
-of the served model and the base, a mean over answer positions and prompts, by betting; KL is reported, not certified.
-`unlearning.retain_error` [confidence]: the theorem's own at T = 1: \(\mathrm{KL}(p_r \| \hat p_r) \le R(\hat
-f)/(1-\gamma)\), R
-the held-out log-loss weighted to the mixture; valid because the Bayes risk is not negative. Without the method the
-error
-is at most \(\log 1/(1-\gamma)\), since \(p \ge (1-\gamma) p_r\).
+distributions of the served model and the base, a mean over answer positions and prompts, by betting; KL is reported,
+not certified. `unlearning.retain_error` [confidence]: the theorem's own at T = 1: \(\mathrm{KL}(p_r \| \hat p_r) \le
+R(\hat f)/(1-\gamma)\), R the held-out log-loss weighted to the mixture; valid because the Bayes risk is not negative.
+Without the method the error is at most \(\log 1/(1-\gamma)\), since \(p \ge (1-\gamma) p_r\).
 `unlearning.forget_quality` [confidence]: the Kolmogorov-Smirnov distance between truth ratios of the served and of a
 retrained model, by the inequality of Dvoretzky, Kiefer, Wolfowitz and Massart; without a reference nothing is decided.
 """

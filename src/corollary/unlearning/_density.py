@@ -1,12 +1,10 @@
 r"""Temper-then-tilt for densities: \(\hat p_r^{(T)} \propto p^{1/T} \hat f\), its errors, and bounds on them.
 
 Symbols: base \(p = (1-\gamma) p_r + \gamma p_f\), Bayes classifier \(f^* = (1-\gamma) p_r / p\), learned \(\hat f\),
-excess
-risk \(\delta = E_p\,\mathrm{KL}(\mathrm{Ber}(f^*) \| \mathrm{Ber}(\hat f))\), \(Z = E_p \hat f\).
+excess risk \(\delta = E_p\,\mathrm{KL}(\mathrm{Ber}(f^*) \| \mathrm{Ber}(\hat f))\), \(Z = E_p \hat f\).
 
 Retain error \(\mathrm{KL}(p_r \| \hat p_r)\), forget error \(E_{p_f} |\hat p_r - p_r|\). The statements G1 to G5 are
-derived in
-the notes (the paper, arXiv:2602.10217, names the same quantities; its theorem's constants were not seen):
+derived in the notes (the paper, arXiv:2602.10217, names the same quantities; its theorem's constants were not seen):
 
 G1  \(\delta = kl(1-\gamma \| Z) + (1-\gamma) KL(p_r \| \hat p_r) + \gamma KL(p_f \| \hat p_f)\) at T = 1;
 G2  retain error at T = 1 \(\le \delta / (1-\gamma)\);

@@ -265,8 +265,7 @@ def certify_forget_quality(
         The certificate and its evidence.
 
     Guarantee: for questions drawn independently, the inequality of Dvoretzky, Kiefer and Wolfowitz with Massart's
-        constant, on
-        both sides. The p-value stands in the provenance.
+        constant, on both sides. The p-value stands in the provenance.
 
     Example:
         >>> certificate, evidence = certify_forget_quality([0.5] * 40)

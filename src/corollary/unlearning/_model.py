@@ -58,8 +58,7 @@ class TemperTiltModel:
         InvalidInputError: where a head is of another width or vocabulary, or T or s make no sense.
 
     Guarantee: the base's weights are never changed. At T = 1, s = 1 and with the Bayes classifier of prefixes the
-        next-token
-        distributions are those of the retained data alone (an identity); else none beyond what is certified.
+        next-token distributions are those of the retained data alone (an identity); else none beyond what is certified.
 
     Example:
         >>> from corollary.models import TransformerConfig, TransformerLM
@@ -69,9 +68,8 @@ class TemperTiltModel:
         ...     heads=[], use_cache=False)
         True
 
-    Reference: arXiv:2602.10217 (abstract read; the authors' code by the notes). Beams, top-k, top-p and several
-        heads are
-        ours.
+    Reference: arXiv:2602.10217 (abstract read; the authors' code by the notes). Beams, top-k, top-p and several heads
+        are ours.
     """
 
     def __init__(

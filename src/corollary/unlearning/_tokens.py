@@ -192,7 +192,7 @@ class ExpertTokenizer:
         >>> ExpertTokenizer(object())
         Traceback (most recent call last):
         ...
-        corollary.errors.InvalidInputError: a object reads no text; give a tokenizer, or a model with `encode`
+        corollary.errors.InvalidInputError: object reads no text; give a tokenizer, or a model with `encode`
     """
 
     start: int | None = 0
@@ -201,9 +201,7 @@ class ExpertTokenizer:
     def __init__(self, model: Any, *, template: str = TEMPLATE) -> None:
         speaker = speaker_of(model)
         if speaker is None:
-            raise InvalidInputError(
-                f"a {type(model).__name__} reads no text; give a tokenizer, or a model with `encode`"
-            )
+            raise InvalidInputError(f"{type(model).__name__} reads no text; give a tokenizer, or a model with `encode`")
         self.speaker, self.template = speaker, _checked(template)
         self.vocab_size = int(model.vocab_size)
 

@@ -1,8 +1,8 @@
 r"""ULD, unlearning by a logit difference: a small assistant learns the forget set, and its logits are subtracted.
 
-Assistant: the first layers of the base with low-rank updates; loss \(\mathrm{NLL}_f + 5\,\mathrm{KL}(U \| p)\) on
-the retain
-set. Output: \(z + w z_{assistant}\) with w = -0.8, tokens masked whose base log-probability is below max + log(.01).
+Assistant: the first layers of the base with low-rank updates; loss \(\mathrm{NLL}_f + 5\,\mathrm{KL}(U \| p)\) on the
+retain set. Output: \(z + w z_{assistant}\) with w = -0.8, tokens masked whose base log-probability is below max +
+log(.01).
 
 Ji et al. (2024), UCSB-NLP-Chang/ULD; formulas from the specification (reconstructed, may differ).
 """

@@ -123,9 +123,8 @@ def forget_quality(logs: Logs, reference_logs: Logs) -> ForgetQuality:
     Raises:
         InvalidInputError: where a part is missing or the wrong answers are not as many.
 
-    Guarantee: the same for R and 1/R. It saturates at 1, and is high also for a model that is blurred altogether:
-        read it
-        beside probability and ROUGE on the retain set.
+    Guarantee: the same for R and 1/R. It saturates at 1, and is high also for a model that is blurred altogether: read
+        it beside probability and ROUGE on the retain set.
 
     Example:
         >>> part = Part(np.ones(9), np.arange(9.0), np.ones((9, 2)), np.ones(9))

@@ -1,8 +1,7 @@
 """Porter's stemmer with the usual extensions, as ROUGE scores use it: rules of suffixes, in five steps.
 
 M. F. Porter, "An algorithm for suffix stripping" (1980), textbook; the extensions (short words in -ies and -ied, -y
-after a
-consonant, -alli, -logi) as generally known, checked against published ROUGE values in the tests.
+after a consonant, -alli, -logi) as generally known, checked against published ROUGE values in the tests.
 """
 
 from functools import cache
