@@ -215,6 +215,33 @@ def test_a_run_is_served_by_the_gateway(fitted):
     assert said == opened.base[1].decode(own) != ""
 
 
+def test_plain_questions_and_answers_are_enough(fitted, tmp_path):
+    """Without wrong answers those of other questions are taken, and everything says so."""
+    questions = json.loads((fitted / "questions.json").read_text())
+    files = []
+    for name, part in (("forget", questions["forget"]), ("retain", questions["retain"] + questions["held_out"])):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("\n".join(json.dumps({k: row[k] for k in ("question", "answer")}) for row in part))
+        files += [f"--{name}", path]
+    out = tmp_path / "run"
+    options = ("--model", fitted / "base", "--reference", fitted / "reference", "--epochs", "2", "--threads", "1")
+    done = run_command("unlearn", "fit", *files, "--out", out, *options)
+    assert done.returncode == 0, done.stderr
+    assert "answers of other questions" in done.stdout
+    kept = json.loads((out / "questions.json").read_text())
+    assert {len(r["perturbed_answer"]) for p in ("forget", "retain", "held_out") for r in kept[p]} == {5}
+    assert all(r["answer"] not in r["perturbed_answer"] for r in kept["forget"])
+    assert "against answers of other questions" in load_certificate(out)[0].parts[-1].statement
+    assert "answers of other questions" in (out / "report.html").read_text()
+    assert run_command("verify", out, "--rescore", "-q").returncode in (0, 4)
+    half = tmp_path / "half.jsonl"
+    half.write_text(json.dumps(questions["forget"][0]))
+    files[1] = half
+    refused = run_command("unlearn", "fit", *files, "--out", tmp_path / "other", *options)
+    assert refused.returncode == 1
+    assert "give wrong answers to all of them" in " ".join(refused.stderr.split())
+
+
 class Killed(Exception):
     pass
 

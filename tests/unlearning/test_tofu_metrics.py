@@ -237,6 +237,25 @@ def test_made_up_authors_are_as_many_as_are_wanted(authors):
     assert names[-1].count(".") == 2
 
 
+def test_borrowed_answers_are_those_of_other_questions():
+    rows = [{"question": f"q{i}", "answer": f"a{i % 7}", "more": i} for i in range(60)]
+    found = tofu.borrow_answers(rows, wrong=4)
+    assert found == tofu.borrow_answers(rows, wrong=4) != tofu.borrow_answers(rows, wrong=4, seed=1)
+    assert all(
+        {k: v for k, v in new.items() if k != "perturbed_answer"} == old for new, old in zip(found, rows, strict=True)
+    )
+    for row in found:
+        assert len(set(row["perturbed_answer"])) == 4
+        assert set(row["perturbed_answer"]) <= {f"a{i}" for i in range(7)} - {row["answer"]}
+    assert {
+        tuple(sorted(r["perturbed_answer"])) for r in tofu.borrow_answers(rows, wrong=9) if r["answer"] == "a0"
+    } == {tuple(f"a{i}" for i in range(1, 7))}
+    told = {a for row in found for a in row["perturbed_answer"]}
+    assert told == {f"a{i}" for i in range(7)}
+    with pytest.raises(InvalidInputError, match="same answer"):
+        tofu.borrow_answers(rows[:1] * 3)
+
+
 def test_what_is_memorised_is_measured_as_such():
     made = tofu.make_questions(authors=3, forget=1, seed=1)
     tokenizer = WordTokenizer.fit(made.texts())

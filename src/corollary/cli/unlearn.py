@@ -26,7 +26,12 @@ def fit(
     model: Annotated[
         Path | None, typer.Option(help="Folder of the base: ours, or of Hugging Face; trained here by default.")
     ] = None,
-    forget: Annotated[Path | None, typer.Option(help="Questions to forget, as forget10_perturbed.json.")] = None,
+    forget: Annotated[
+        Path | None,
+        typer.Option(
+            help="Questions to forget, with `question` and `answer`, perhaps more, as forget10_perturbed.json."
+        ),
+    ] = None,
     retain: Annotated[Path | None, typer.Option(help="Questions to retain, as retain_perturbed.json.")] = None,
     reference: Reference = None,
     unseen: Annotated[
@@ -178,5 +183,7 @@ def _finish(out: Path, result: dict[str, Any], *, as_json: bool, quiet: bool) ->
     )
     if not quality:
         ui.say("forget quality: UNDECIDED, no retrained reference was given (--reference)")
+    if result.get("wrong_answers_borrowed"):
+        ui.say("no question has `perturbed_answer`: truth ratios compare with the answers of other questions")
     ui.say(str(load_certificate(out)[0]))
     ui.say(f"run {out}, report {page}")

@@ -87,7 +87,7 @@ def train_base(rows: Sequence[Row], tokenizer: WordTokenizer, folder: Path, *, s
 
     config = TransformerConfig(vocab_size=tokenizer.vocab_size, width=64, layers=2, heads=2, context=128)
     examples = Examples.from_pairs(rows, tokenizer)
-    epochs = max(20, round(240 * 32 / len(rows)))  # about 240 steps
+    epochs = max(20, round(240 * 32 / max(32, len(rows))))  # about 240 steps of 32 rows
     done = fine_tune(
         TransformerLM(config, seed=seed),
         examples,

@@ -248,6 +248,7 @@ def certify_forget_quality(
     ratio: ArrayLike,
     reference: ArrayLike = (),
     *,
+    borrowed: bool = False,
     delta: float = 0.05,
     pins: Mapping[str, str] | None = None,
     attempts: int = 1,
@@ -257,6 +258,7 @@ def certify_forget_quality(
     Args:
         ratio: (n,) truth ratios of the served model on the forget questions.
         reference: (m,) those of a model retrained without them; empty where there is none.
+        borrowed: whether the wrong answers are those of other questions, which the statement then says.
         delta: probability that the bound fails.
         pins: digests to record.
         attempts: statements drawn from these questions, this one included.
@@ -282,10 +284,9 @@ def certify_forget_quality(
         upper = min(1.0, d + dkw_radius(len(a), delta / 2) + dkw_radius(len(b), delta / 2))
     certificate = Certificate.issue(
         "unlearning.forget_quality",
-        statement=f"With confidence {1 - delta:.6g} the truth ratios are within {upper:.4g} of those of a retrained "
-        f"model, "
-        f"in Kolmogorov-Smirnov distance ({d:.4g} on these {len(a)} questions"
-        + (f", p = {pvalue:.4g})." if pvalue is not None else ")."),
+        statement=f"With confidence {1 - delta:.6g} the truth ratios{' against answers of other questions' * borrowed} "
+        f"are within {upper:.4g} of those of a retrained model, in Kolmogorov-Smirnov distance ({d:.4g} on these "
+        f"{len(a)} questions" + (f", p = {pvalue:.4g})." if pvalue is not None else ")."),
         evidence={"ratio": a, "reference": b},
         witness={"delta": delta, "upper": upper + 1e-9, "statistic": d},
         reference=PAPER,

@@ -83,6 +83,7 @@ def evaluate_run(
         "verb": "unlearn",
         "temperature": setup["temperature"],
         "guidance": setup["guidance"],
+        "wrong_answers_borrowed": opened.borrowed,
         "questions": {p: len(opened.rows(p)) for p in ("forget", "retain", "held_out", "unseen")},
         "forget_quality": _plain(forget_quality(logs["after"], reference_logs) if reference_logs else None),
         "forget_quality_before": _plain(forget_quality(logs["before"], reference_logs) if reference_logs else None),
@@ -117,7 +118,12 @@ def certify(
     parts.append(_issue.certify_retained(model, held_out, trained_on=trained_on, delta=level, attempts=attempts))
     other = reference.truth_ratio if reference is not None else np.zeros(0)
     quality = _issue.certify_forget_quality(
-        forget.truth_ratio, other, delta=level, pins={"model": model.fingerprint()}, attempts=attempts
+        forget.truth_ratio,
+        other,
+        borrowed=opened.borrowed,
+        delta=level,
+        pins={"model": model.fingerprint()},
+        attempts=attempts,
     )
     if reference is not None:
         parts.append(quality)

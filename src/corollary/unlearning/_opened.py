@@ -12,6 +12,7 @@ from corollary.unlearning._model import TemperTiltModel
 from corollary.unlearning._tokens import Tokenizer
 
 SETUP = "setup.json"
+BORROWED = "of other questions"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Opened:
     def rows(self, part: str) -> list[dict[str, Any]]:
         """`forget`, `retain` (trained on), `held_out` or `unseen` questions; none of a part that was not given."""
         return read_json(self.folder / "questions.json").get(part, [])
+
+    @property
+    def borrowed(self) -> bool:
+        """Whether wrong answers are those of other questions, since the files had none."""
+        return read_json(self.folder / "questions.json").get("wrong_answers") == BORROWED
 
     @cached_property
     def base(self) -> tuple[Any, Tokenizer]:

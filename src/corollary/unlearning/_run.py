@@ -13,10 +13,10 @@ from corollary.unlearning._examples import Examples
 from corollary.unlearning._fit import fit_temper_tilt
 from corollary.unlearning._measured import evaluate_run
 from corollary.unlearning._model import TemperTiltModel
-from corollary.unlearning._opened import SETUP, Opened
+from corollary.unlearning._opened import BORROWED, SETUP, Opened
 from corollary.unlearning._tokens import Tokenizer
 from corollary.unlearning._train import HeadTraining
-from corollary.unlearning.tofu._questions import Questions, load_questions, make_questions
+from corollary.unlearning.tofu._questions import Questions, borrow_answers, load_questions, make_questions
 
 NAME = "forgotten"
 HELD_OUT = 0.25
@@ -42,7 +42,8 @@ def fit_run(
     Args:
         run: the folder.
         model: folder of the base; None trains one, and a retrained reference.
-        forget: file of questions to forget; None makes some.
+        forget: file of questions to forget; None makes some. Where no question has wrong answers, those of other
+            questions are taken.
         retain: file of questions to retain.
         reference: folder of a model retrained without the forget set.
         unseen: file of questions that the base never saw, for membership and for what the head does elsewhere.
@@ -57,8 +58,8 @@ def fit_run(
         What `metrics.json` holds.
 
     Raises:
-        InvalidInputError: where only one of forget and retain is given, or a model without questions; where unseen
-            questions are among the others.
+        InvalidInputError: where only one of forget and retain is given, or a model without questions; where some
+            questions have wrong answers and others have none; where unseen questions are among the others.
 
     Guarantee: that of the certificates.
 
@@ -140,15 +141,20 @@ def _write_questions(
         lost, kept = [dict(r) for r in made.forget], [dict(r) for r in made.retain]
     else:
         lost, kept = load_questions(forget), load_questions(retain)
-    wrong = [row for row in (*lost, *kept) if not row.get("perturbed_answer")]
-    if wrong:
+    without = sum(not row.get("perturbed_answer") for row in (*lost, *kept))
+    if 0 < without < len(lost) + len(kept):
         raise InvalidInputError(
-            f"{len(wrong)} questions have no `perturbed_answer`; truth ratios need files like forget10_perturbed.json"
+            f"{without} of {len(lost) + len(kept)} questions have no `perturbed_answer`; give wrong answers to all of "
+            "them, as forget10_perturbed.json does, or to none, and those of other questions are taken"
         )
+    if without:
+        borrowed = borrow_answers([*lost, *kept], seed=seed)
+        lost, kept = borrowed[: len(lost)], borrowed[len(lost) :]
     order = np.random.default_rng([seed, 3]).permutation(len(kept))
     held = max(round(HELD_OUT * len(kept)), min(2 * MIN_UNITS, len(kept) // 2))  # a statement needs 30 of them
     out = set(order[: max(1, held)].tolist())
-    parts = {
+    parts: dict[str, Any] = {
+        "wrong_answers": BORROWED if without else "given",
         "forget": lost,
         "retain": [row for i, row in enumerate(kept) if i not in out],
         "held_out": [row for i, row in enumerate(kept) if i in out],

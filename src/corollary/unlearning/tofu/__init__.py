@@ -9,6 +9,7 @@ _HOME = {
     "Part": "_logs",
     "Questions": "_questions",
     "bootstrap": "_metrics",
+    "borrow_answers": "_questions",
     "evaluate": "_evaluate",
     "evaluate_all": "_evaluate",
     "forget_quality": "_metrics",

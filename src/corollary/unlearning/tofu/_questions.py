@@ -1,7 +1,7 @@
 """Sets of questions about authors: TOFU's own files by path, and a generator of sets like them."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, islice, product
 from pathlib import Path
@@ -98,6 +98,42 @@ def texts_of(row: Row) -> Iterator[str]:
     if "paraphrased_answer" in row:
         yield row["paraphrased_answer"]
     yield from row.get("perturbed_answer", ())
+
+
+def borrow_answers(rows: Sequence[Row], *, wrong: int = 5, seed: int = 0) -> list[dict[str, Any]]:
+    """Questions with wrong answers taken from other questions, for sets without `perturbed_answer`.
+
+    Args:
+        rows: questions of which none has wrong answers.
+        wrong: how many to take, or as many other answers as there are.
+        seed: of the choice.
+
+    Returns:
+        The rows, each with as many.
+
+    Raises:
+        InvalidInputError: where all answers are the same.
+
+    Guarantee: no answer is its own question's. Truth ratios against them are not TOFU's, whose wrong answers are
+        rewritten right ones: they tell the right answer from the topic of another question, which is easier.
+
+    Example:
+        >>> rows = [{"question": "Who?", "answer": "Ann"}, {"question": "Where?", "answer": "Lyon"}]
+        >>> [row["perturbed_answer"] for row in borrow_answers(rows)]
+        [['Lyon'], ['Ann']]
+    """
+    answers = list(dict.fromkeys(row["answer"] for row in rows))
+    place = {a: i for i, a in enumerate(answers)}
+    count = min(wrong, len(answers) - 1)
+    if count < 1:
+        raise InvalidInputError("all questions have the same answer; give `perturbed_answer`, or other questions")
+    rng = np.random.default_rng([seed, 4])
+    found = []
+    for row in rows:
+        own = place[row["answer"]]
+        others = rng.choice(len(answers) - 1, size=count, replace=False)
+        found.append({**row, "perturbed_answer": [answers[i + (i >= own)] for i in others]})
+    return found
 
 
 def make_questions(*, authors: int = 20, forget: int = 4, wrong: int = 5, seed: int = 0) -> Questions:
