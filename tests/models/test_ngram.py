@@ -219,3 +219,19 @@ def test_is_a_language_model_and_deterministic():
     assert isinstance(first, LanguageModel)
     assert first.fingerprint() == second.fingerprint()
     assert first.fingerprint() != NgramModel.fit(Documents.from_texts(TRAIN), order=5).fingerprint()
+
+
+@pytest.mark.parametrize("order", [1, 3, 6])
+def test_one_document_is_scored_as_many_are(order):
+    """The numbers of a single document take a path of their own; unknown contexts and bytes are among them."""
+    rng = np.random.default_rng(order)
+    model = NgramModel.fit(Documents.from_texts(["the cat sat on the mat", "one\x00two", "a"]), order=order)
+    state = model.start(300)
+    text = np.frombuffer(b"the cat sat on the mat one\x00two zebra \xff", dtype=np.uint8)
+    for _ in range(8):
+        tokens = rng.choice(text, 300)
+        together = model.token_log_probs(state, tokens)
+        alone = [model.token_log_probs(state[[i]], tokens[[i]])[0] for i in range(300)]
+        assert np.array_equal(together, alone)
+        assert np.array_equal(together, model.next_log_probs(state)[np.arange(300), tokens])
+        state = model.advance(state, tokens)

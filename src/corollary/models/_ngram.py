@@ -8,6 +8,7 @@ c')`.
 Reference: see `_ngram_tables`.
 """
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,8 @@ class NgramModel:
         self, state: UInt64[np.ndarray, " b"], tokens: Integer[np.ndarray, " b"]
     ) -> Float[np.ndarray, " b"]:
         """(B,) natural-log probability of one next byte of each document, without the table of all."""
+        if len(state) == 1:
+            return np.array([self._token_log_prob(int(state[0]), int(tokens[0]))])
         last = np.asarray(tokens).astype(np.uint64)
         out = np.full(len(state), self.tables[0].log_prob[0], dtype=np.float64)
         for shorter, longer, at, known, context in self._walk(state):
@@ -131,6 +134,20 @@ class NgramModel:
             row = np.minimum(longer.keys.searchsorted(key), len(longer.keys) - 1)
             escaped = out + np.where(known, shorter.log_escape[at], 0.0)
             out = np.where(known & (longer.keys[row] == key), longer.log_prob[row], escaped)
+        return out
+
+    def _token_log_prob(self, state: int, token: int) -> float:
+        """The same of one document, number by number: on arrays of one the calls cost three times as much."""
+        out = float(self.tables[0].log_prob[0])
+        for k, (shorter, longer) in enumerate(pairwise(self.tables)):
+            context = np.uint64(state & ((1 << 8 * k) - 1))
+            at = int(shorter.keys.searchsorted(context))
+            if at == len(shorter.keys) or shorter.keys[at] != context or not shorter.count[at] > 0:
+                continue
+            key = (context << _BYTE) | np.uint64(token)
+            row = int(longer.keys.searchsorted(key))
+            found = row < len(longer.keys) and longer.keys[row] == key
+            out = float(longer.log_prob[row]) if found else out + float(shorter.log_escape[at])
         return out
 
     def next_statistics(
