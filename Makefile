@@ -46,6 +46,7 @@ check: $(STAMP)  ## Style, types, docs, and every example in README, docs and do
 	$(THREADS) $(TESTS) --doctest-modules src/corollary -p no:cacheprovider
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet --site-dir site
 	$(PY) docs/tables.py --check
+	$(PY) docs/figures.py --check
 
 bench: $(STAMP)  ## The default benchmark grid of THEME (make bench THEME=gating).
 	@$(VENV)/bin/corollary bench $(or $(THEME),gating)

@@ -1,8 +1,10 @@
 """Draw the measured figures from benchmarks/results into docs/pictures; the tables beside them are `docs/tables.py`'s.
 
-Run: python docs/figures.py. A figure whose cells have not been run is left out.
+Run: python docs/figures.py [--check]. A figure whose cells have not been run is left out. Each carries the hash of the
+cells it was drawn from; with --check nothing is drawn, and a figure of other cells than those stored is an error.
 """
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -46,9 +48,14 @@ def ripples() -> Figure | None:
     return figure
 
 
+def trained() -> list[dict[str, Any]]:
+    """Cells in which a network was trained."""
+    return [c for c in results("optim") if "optimizer" in c["cell"]]
+
+
 def networks() -> Iterator[tuple[str, dict[str, list[dict[str, Any]]]]]:
     """Each network that has cells: its name, and the results of each optimizer, one a seed."""
-    cells = [c for c in results("optim") if "optimizer" in c["cell"]]
+    cells = trained()
     for data in dict.fromkeys(c["cell"]["data"] for c in cells):
         here = [c for c in cells if c["cell"]["data"] == data]
         names = [n for n in COLOURS if any(c["cell"]["optimizer"] == n for c in here)]
@@ -105,22 +112,39 @@ def seconds() -> Figure | None:
     return panels(_curve(1), "seconds", xscale="log")
 
 
-FIGURES = {"optim-ripples": ripples, "optim-rates": rates, "optim-steps": steps, "optim-seconds": seconds}
+FIGURES = {  # how it is drawn, and from which cells
+    "optim-ripples": (ripples, lambda: results("optim", "ripples")),
+    "optim-rates": (rates, trained),
+    "optim-steps": (steps, trained),
+    "optim-seconds": (seconds, trained),
+}
 
 
-def main() -> int:
-    """Draw all of them; the same results give the same files."""
+def digest(cells: list[dict[str, Any]]) -> str:
+    """What a figure carries of the cells it was drawn from."""
+    told = json.dumps([[c["cell"], c["result"]] for c in cells], sort_keys=True)
+    return f"cells {hashlib.sha256(told.encode()).hexdigest()}"
+
+
+def main(arguments: list[str]) -> int:
+    """Draw all of them; the same results give the same files. 1 where --check finds a stale one."""
     import matplotlib
 
     matplotlib.rcParams["svg.hashsalt"] = "corollary"
     matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text: files a tenth as large
-    for name, draw in FIGURES.items():
-        if figure := draw():
-            path = ROOT / "docs" / "pictures" / f"{name}.svg"
-            figure.savefig(path, metadata={"Date": None})
+    stale = []
+    for name, (draw, cells) in FIGURES.items():
+        path, source = ROOT / "docs" / "pictures" / f"{name}.svg", digest(cells())
+        if "--check" in arguments:
+            if cells() and not (path.exists() and source in path.read_text("utf-8")):
+                stale.append(path.name)
+        elif figure := draw():
+            figure.savefig(path, metadata={"Date": None, "Description": source})
             print(path.relative_to(ROOT))
-    return 0
+    if stale:
+        print(f"stale: {', '.join(stale)}; run python docs/figures.py")
+    return int(bool(stale))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -32,7 +32,7 @@ def load(path):
     return module
 
 
-hooks, tables = load(DOCS / "hooks.py"), load(DOCS / "tables.py")
+hooks, tables, figures = (load(DOCS / f"{name}.py") for name in ("hooks", "tables", "figures"))
 
 
 def marked(items, name):
@@ -168,6 +168,25 @@ def test_the_readme_names_files_that_exist():
 def test_tables_are_those_of_the_results():
     stale = [p.name for p in PAGES if tables.filled(p.read_text("utf-8")) != p.read_text("utf-8")]
     assert not stale, f"{stale}: run python docs/tables.py"
+
+
+def test_figures_are_those_of_the_results(tmp_path, monkeypatch, capsys):
+    assert figures.main(["--check"]) == 0, "run python docs/figures.py"
+    (tmp_path / "docs" / "pictures").mkdir(parents=True)
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    curves = {f"curve {rate} {name}": [3.0, 2.0, 1.0] for rate in ("0.005", "0.01", "0.05") for name in figures.RIPPLES}
+    cell = {"cell": {"data": "ripples", "seed": 0}, "result": curves}
+    results = tmp_path / "benchmarks" / "results" / "optim.json"
+    results.write_text(json.dumps({"cells": [cell]}))
+    monkeypatch.setattr(figures, "ROOT", tmp_path)
+    assert figures.main(["--check"]) == 1  # not drawn yet
+    assert figures.main([]) == figures.main(["--check"]) == 0
+    assert [f.name for f in (tmp_path / "docs" / "pictures").iterdir()] == ["optim-ripples.svg"]
+    curves["curve 0.01 muon"][1] = 2.5
+    results.write_text(json.dumps({"cells": [cell]}))
+    capsys.readouterr()
+    assert figures.main(["--check"]) == 1
+    assert "stale: optim-ripples.svg" in capsys.readouterr().out
 
 
 CELLS = """
