@@ -56,7 +56,7 @@ docs: $(STAMP)  ## The documentation, into site/.
 
 compat: $(STAMP)  ## The fast tests on the oldest versions that pyproject.toml claims, in an environment of their own.
 	@$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt --editable '.[dev]'
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt --editable '.[dev,hf]'
 	$(THREADS) .venv-oldest/bin/python -m pytest -q -p no:cacheprovider
 
 clean:  ## Remove what was made, runs and environments included.

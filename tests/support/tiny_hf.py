@@ -1,8 +1,18 @@
 """Tiny random Hugging Face models with a byte-level tokenizer trained on the spot; nothing is downloaded."""
 
+import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+pytest.importorskip("transformers", reason="the extra `hf` is not installed")
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
+from transformers import (  # noqa: E402
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 CORPUS = ["the sea is blue", "the sea is deep", "one and one is two", "two and two is four", "blue, deep, two!"] * 3
 
