@@ -13,6 +13,7 @@ from corollary.optim import _distributed as distributed
 
 FORMS = ("matrix", "flatten", "stack")
 _USUAL = (2.0**-40, 2.0**40)
+_SQUARES = ("second_moment.", "left.", "right.", "square.")  # states of the size of squared gradients
 
 
 @dataclass
@@ -72,14 +73,39 @@ def blocks_of(x: Tensor, form: str, splits: Any = None) -> list[Tensor]:
     return [x.unflatten(0, (-1, sizes[0]))] if len(set(sizes)) == 1 else [part[None] for part in x.split(list(sizes))]
 
 
+def _fit_unit(state: dict[str, Any], peak: float, betas: tuple[float, float], *, limit: int) -> None:
+    """Keep the sums, the coming gradient among them, where their squares are in the range of the type.
+
+    Gradients are counted in `unit`s, a power of two on which no direction depends: one as long as the largest entries
+    of the sums (`bound`, `bound_of_squares`, from above) stay usual. Where these grow or decay out of that, a spike or
+    hundreds of zero gradients later, the sums are multiplied by another power of two; where they would leave the range
+    of powers, too, they are forgotten: the unit is 0 as before the first gradient.
+    """
+    entry = min(peak * state["unit"], 1e150)
+    size = betas[0] * state.get("bound", 1.0) + entry
+    squares = betas[1] * state.get("bound_of_squares", 1.0) + entry * entry
+    largest = max(size, math.sqrt(squares))
+    if largest and not _USUAL[0] < largest < _USUAL[1]:
+        held = math.frexp(state["unit"])[1] - 1
+        wanted = held - math.frexp(largest)[1]
+        shift = max(-limit, min(limit, wanted)) - held
+        forgotten = not peak and wanted > limit
+        for key, value in state.items():
+            power = 1 if key == "momentum" else 2 * key.startswith(_SQUARES)
+            if power and forgotten:
+                value.zero_()
+            elif power and shift:
+                half = power * shift // 2
+                value.mul_(2.0**half).mul_(2.0 ** (power * shift - half))  # the whole may leave the type's range
+        state["unit"] *= 0.0 if forgotten else 2.0**shift
+        size, squares = size * 2.0**shift, squares * 4.0**shift
+    state["bound"], state["bound_of_squares"] = size, squares
+
+
 def read_entry(
     p: Tensor, grad: Tensor, peak: float, number: int, state: dict[str, Any], group: dict[str, Any], *, second: bool
 ) -> list[Entry]:
-    """Begin the state of a parameter if it has none, add its gradient to the momentum, and give its blocks.
-
-    `unit` is a power of two, one unless the first gradient is so small or large that squares would leave the range of
-    float32: no direction depends on it.
-    """
+    """Begin the state of a parameter if it has none, add its gradient to the momentum, and give its blocks."""
     wide = torch.float64 if p.dtype == torch.float64 else torch.float32
     form, splits = group["form"], group["splits"]
     if "momentum" not in state:
@@ -89,11 +115,13 @@ def read_entry(
         for i, block in enumerate(blocks_of(grad, form, splits) if second else ()):
             s = min(block.shape[-2:])
             state[f"second_moment.{i}"] = torch.zeros(len(block), s, s, dtype=wide, device=grad.device)
+    if peak and not state["unit"]:
+        state |= {"unit": 1.0, "bound": 0.0, "bound_of_squares": 0.0}
+    if state["unit"]:
+        _fit_unit(state, peak, group["betas"], limit=900 if wide == torch.float64 else 120)
     if not state["unit"]:
-        if peak == 0:
-            state["step"] += 1
-            return []
-        state["unit"] = 1.0 if _USUAL[0] < peak < _USUAL[1] else 2.0 ** -math.frexp(peak)[1]
+        state["step"] += 1
+        return []
     grad = grad.to(wide)
     if state["unit"] != 1.0:
         grad = grad * state["unit"]

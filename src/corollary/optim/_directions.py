@@ -13,6 +13,7 @@ for Nonsmooth Nonconvex Optimization", COLT 2026 (PMLR 336), algorithms 1 to 3 a
 accumulation, the damping and the choice of polynomials are ours.
 """
 
+import math
 from itertools import zip_longest
 from typing import Any
 
@@ -87,7 +88,7 @@ def leon_direction(
     if method == "eigh":
         S, M = momentum.double(), second_moment.double()
         return (inverse_root(S @ S.mT + M / eta**2) @ S).to(momentum.dtype)
-    S, M = momentum.to(wide), second_moment.to(wide)
+    S, M = scaled(momentum.to(wide), second_moment.to(wide))
     low = precision == "bfloat16"
     count = (6 if low else STEPS[method]) if steps is None else steps
     name = "polar_express" if method == "augmented" or (low and method == "coupled") else method
@@ -209,6 +210,23 @@ def draw(shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor
     """Standard normal numbers, drawn where the generator lives and then moved."""
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     return torch.randn(shape, generator=generator, device=generator.device, dtype=like.dtype).to(like.device)
+
+
+def scaled(S: Tensor, M: Tensor) -> tuple[Tensor, Tensor]:
+    """k S and k^2 M, k the power of two that brings the larger of |S| and sqrt(M) near one, matrix by matrix.
+
+    No direction depends on it, and norms of Gram matrices, fourth powers of the entries, stay in the range of float32.
+    M of subnormal numbers is rounded to few bits, by which it may be indefinite; as much is added to its diagonal.
+    """
+    peak = torch.linalg.vector_norm(S, torch.inf, dim=(-2, -1), keepdim=True)
+    root = M.diagonal(dim1=-2, dim2=-1).amax(-1)[..., None, None].clamp_min(0).sqrt()
+    exponent = torch.frexp(torch.maximum(peak, root)).exponent.clamp(-120, 120)
+    k = torch.ldexp(torch.ones_like(peak), -exponent)
+    M = M * k * k
+    info = torch.finfo(M.dtype)
+    lost = (k * math.sqrt(32 * info.smallest_normal * info.eps)).square() * M.shape[-1]
+    M.diagonal(dim1=-2, dim2=-1).add_((lost * (root > 0))[..., 0])
+    return S * k, M
 
 
 def inverse_root(A: Tensor, *, power: float = -0.5) -> Tensor:

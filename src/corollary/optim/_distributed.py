@@ -67,17 +67,17 @@ class Written:
 
     def write(self, part: int, P: Tensor, rate: float, keep: float) -> None:
         """Weights <- keep * weights - rate * P."""
-        if not is_sharded(self.p):
+        if not is_sharded(self.p) and self.p.is_contiguous():
             weights = self.blocks(self.p.data, self.form, self.splits)[part]
             weights.mul_(keep).add_(P.to(weights.dtype), alpha=-rate)
             return
         if self.change is None:
             self.change = torch.zeros(self.p.shape, dtype=P.dtype, device=P.device)
         parts = self.blocks(self.change, self.form, self.splits)
-        parts[part].copy_(P)
+        parts[part].copy_(P).mul_(rate)  # which differs between splits of different shape
         if part == len(parts) - 1:
             own = local(self.p.data)
-            own.mul_(keep).add_(local_part(self.p, self.change).to(own.dtype), alpha=-rate)
+            own.mul_(keep).sub_(local_part(self.p, self.change).to(own.dtype))
 
 
 def shared(batches: list[Any], compute: Callable[[Any], Tensor], *, mode: str) -> list[Tensor]:

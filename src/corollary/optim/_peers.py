@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from corollary.optim._blocks import Entry
-from corollary.optim._directions import STEPS, damped, inverse_root, muon_direction, root_times
+from corollary.optim._directions import STEPS, damped, inverse_root, muon_direction, root_times, scaled
 from corollary.optim._frame import MatrixOptimizer
 from corollary.optim._leon import iteration
 from corollary.optim._polynomials import schedule
@@ -118,6 +118,7 @@ class OneSidedShampoo(MatrixOptimizer):
         assert M is not None
         tall = S.shape[-2] > S.shape[-1]
         wide, options = S.mT if tall else S, iteration(group, S)
+        wide, M = scaled(wide, M)
         if options["method"] == "eigh" or group["damping"] == 0.0:
             U = inverse_root(M) @ wide
         else:
