@@ -11,7 +11,7 @@ from torch import Tensor
 from corollary.errors import InvalidInputError
 from corollary.optim import _distributed as distributed
 
-FORMS = ("matrix", "flatten", "stack")
+FORMS = ("matrix", "transposed", "flatten", "stack")
 _USUAL = (2.0**-40, 2.0**40)
 _SQUARES = ("second_moment.", "left.", "right.", "square.")  # states of the size of squared gradients
 
@@ -53,14 +53,20 @@ def blocks_of(x: Tensor, form: str, splits: Any = None) -> list[Tensor]:
     """
     if form not in FORMS:
         raise InvalidInputError(f"`form` must be one of {', '.join(FORMS)}, got {form!r}")
-    least = {"matrix": 2, "flatten": 2, "stack": 3}[form]
-    if x.ndim < least or (form == "matrix" and x.ndim != 2) or not x.numel():
+    if not x.numel():
+        raise InvalidInputError(
+            f"a parameter of shape {tuple(x.shape)} has no entries; leave it out, or use rule 'adamw'"
+        )
+    least = 3 if form == "stack" else 2
+    if x.ndim < least or (form in ("matrix", "transposed") and x.ndim != 2):
         raise InvalidInputError(
             f"a parameter of shape {tuple(x.shape)} is no {form!r}; use form 'flatten' for convolutions, 'stack' for "
             f"experts (k, m, n), and rule 'adamw' for vectors"
         )
     if form == "flatten":
         x = x.flatten(1)
+    if form == "transposed":
+        x = x.mT
     if form == "stack":
         if splits is not None:
             raise InvalidInputError("`splits` divide the rows of one matrix; a stack has none to divide")
@@ -68,8 +74,11 @@ def blocks_of(x: Tensor, form: str, splits: Any = None) -> list[Tensor]:
     if splits is None:
         return [x[None]]
     sizes = [x.shape[0] // splits] * splits if isinstance(splits, int) and splits > 0 else splits
-    if isinstance(sizes, int) or sum(sizes) != x.shape[0]:
-        raise InvalidInputError(f"`splits` {splits!r} do not divide the {x.shape[0]} rows; give sizes that add up")
+    whole = isinstance(sizes, list | tuple) and all(isinstance(v, int) and v > 0 for v in sizes)
+    if not whole or sum(sizes) != x.shape[0]:
+        raise InvalidInputError(
+            f"`splits` {splits!r} do not divide the {x.shape[0]} rows; give a number that does, or sizes that add up"
+        )
     return [x.unflatten(0, (-1, sizes[0]))] if len(set(sizes)) == 1 else [part[None] for part in x.split(list(sizes))]
 
 

@@ -213,7 +213,7 @@ def draw(shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor
 
 
 def scaled(S: Tensor, M: Tensor) -> tuple[Tensor, Tensor]:
-    """k S and k^2 M, k the power of two that brings the larger of |S| and sqrt(M) near one, matrix by matrix.
+    """The pair k S, k^2 M with the power of two k that brings the larger of |S| and sqrt(M) near one.
 
     No direction depends on it, and norms of Gram matrices, fourth powers of the entries, stay in the range of float32.
     M of subnormal numbers is rounded to few bits, by which it may be indefinite; as much is added to its diagonal.

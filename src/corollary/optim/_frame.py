@@ -6,6 +6,7 @@ together where they are small. The rule of a method is one function from the sta
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -28,7 +29,11 @@ KNOWN = {
     *("adamw_lr", "adamw_betas", "adamw_eps", "adamw_weight_decay", "samples", "seed", "normalise", "rms"),
     *("shampoo_beta", "frequency", "soap_eps", "form", "splits"),
 }
+COMMON = {"betas", "weight_decay", "precision", "nesterov", "scale", "form", "splits"} | {
+    k for k in KNOWN if "adamw" in k
+}
 _ADAMW = ("adamw_lr", "adamw_betas", "adamw_eps", "adamw_weight_decay")
+_OF_GROUPS = {"params", "param_names", "rule", "lr", "eps", "initial_lr", "max_lr", "min_lr"}
 
 
 class MatrixOptimizer(torch.optim.Optimizer):
@@ -52,6 +57,7 @@ class MatrixOptimizer(torch.optim.Optimizer):
     """
 
     second = True  # whether the rule reads a second moment
+    options = frozenset(KNOWN)  # beside the common ones
 
     def __init__(self, params: Any, lr: Any = 0.02, *, distributed_mode: str = "replicate", **settings: Any) -> None:
         defaults = {
@@ -70,7 +76,7 @@ class MatrixOptimizer(torch.optim.Optimizer):
             "adamw_weight_decay": 0.0,
             **settings,
         }
-        if unknown := settings.keys() - KNOWN:
+        if unknown := settings.keys() - (COMMON | self.options):
             raise TypeError(f"{type(self).__name__} has no option {', '.join(sorted(unknown))}")
         if distributed_mode not in distributed.MODES:
             raise InvalidInputError(
@@ -125,6 +131,9 @@ class MatrixOptimizer(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; one without a `rule` is divided: 2-D parameters by the matrix rule, the rest by AdamW."""
         check_settings({**self.defaults, **param_group})
+        for key in param_group.keys() - KNOWN - _OF_GROUPS:  # a name of the user's own is kept, one misspelt is not
+            if near := get_close_matches(key, KNOWN | _OF_GROUPS, 1, 0.8):
+                raise InvalidInputError(f"a group has no option {key!r}; did you mean {near[0]!r}?")
         listed = param_group["params"]
         items = [listed] if isinstance(listed, Tensor) else list(listed)
         given = {k: v for k, v in param_group.items() if k != "params"}
@@ -133,16 +142,18 @@ class MatrixOptimizer(torch.optim.Optimizer):
             p = item[1] if isinstance(item, tuple) else item
             if not isinstance(p, Tensor) or p.is_complex() or p.is_sparse:
                 raise InvalidInputError(f"parameters must be dense real tensors, got {_kind(p)}; leave it out")
+            if isinstance(p, nn.UninitializedParameter):
+                raise InvalidInputError("a lazy layer has no weights yet; run the model once on an example first")
             parts[given.get("rule") or ("matrix" if p.ndim == 2 else "adamw")].append(item)
         for rule, params in parts.items():
             if not params and (items or rule == "adamw"):
                 continue
             group = {**given, "params": params, "rule": rule}
             if rule == "adamw":
-                own = {k: given.get(k, self.defaults[k]) for k in _ADAMW}
-                group |= {k.removeprefix("adamw_"): v for k, v in own.items()}
-                if given.get("rule") == "adamw" and "lr" in given:  # a group that is AdamW's by name has its own rate
-                    group["lr"] = given["lr"]
+                own = {k.removeprefix("adamw_"): given.get(k, self.defaults[k]) for k in _ADAMW}
+                if given.get("rule") == "adamw":  # in a group that is AdamW's by name, plain names are AdamW's
+                    own |= {k: given[k] for k in own if k in given}
+                group |= own
             super().add_param_group(group)
             for p in self.param_groups[-1]["params"]:
                 if rule == "matrix":
@@ -173,7 +184,7 @@ class MatrixOptimizer(torch.optim.Optimizer):
         numbered = [(first + i, p) for i, p in enumerate(group["params"]) if p.grad is not None]
         if not numbered:
             return
-        grads = [distributed.full(p.grad) for _, p in numbered]
+        grads = [distributed.full(_dense(p.grad)) for _, p in numbered]
         peaks = _peaks(grads)
         entries: list[Entry] = []
         for (number, p), grad, peak in zip(numbered, grads, peaks, strict=True):
@@ -218,8 +229,23 @@ class MatrixOptimizer(torch.optim.Optimizer):
             S = _joined([e.gradient for e in batch]).add(S, alpha=group["betas"][0])
         return self.directions(group, batch, S, _joined([e.second for e in batch]) if self.second else None)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles keep: torch's own part, and ours."""
+        return {**super().__getstate__(), "distributed_mode": self.distributed_mode, "split": self.split}
+
     def load_state_dict(self, state_dict: Any) -> None:
-        """Take up a state, each tensor in the type it was saved in (torch would cast it to the weight's)."""
+        """Take up a state, each tensor in the type it was saved in (torch would cast it to the weight's).
+
+        Raises:
+            InvalidInputError: for the state of an optimizer of another kind.
+        """
+        saved = state_dict["param_groups"]
+        if [g.get("rule") for g in saved] != [g["rule"] for g in self.param_groups]:
+            raise InvalidInputError(
+                f"the state is not of a {type(self).__name__} of these groups; build it as the saved one was built"
+            )
+        for group in saved:
+            check_settings({**self.defaults, **group})
         super().load_state_dict(state_dict)
         numbers = [n for g in state_dict["param_groups"] for n in g["params"]]
         ours = [p for g in self.param_groups for p in g["params"]]
@@ -250,24 +276,41 @@ class MatrixOptimizer(torch.optim.Optimizer):
 
 def check_settings(s: Mapping[str, Any]) -> None:
     """Refuse numbers out of range, in words."""
-    b1, b2 = s["betas"]
-    for name, good in {
-        "lr": float(s["lr"]) >= 0,
-        "betas": 0 <= b1 < 1 and 0 <= b2 < 1,
-        "weight_decay": s["weight_decay"] >= 0,
-        "eta": s.get("eta", 1.0) > 0,
-        "samples": s.get("samples", 1) >= 1,
-        "adamw_lr": float(s["adamw_lr"]) >= 0,
-        "scale": s["scale"] in SCALES,
-        "precision": s["precision"] in ("float32", "bfloat16"),
-        "rule": s["rule"] in (None, "matrix", "adamw"),
-    }.items():
+    rules: dict[str, Callable[[Any], bool]] = {
+        **dict.fromkeys(
+            ("lr", "adamw_lr", "weight_decay", "adamw_weight_decay"), lambda x: 0 <= float(x) < float("inf")
+        ),
+        **dict.fromkeys(("betas", "adamw_betas"), lambda x: len(x) == 2 and all(0 <= b < 1 for b in x)),
+        **dict.fromkeys(("samples", "frequency"), lambda x: isinstance(x, int) and x >= 1),
+        **dict.fromkeys(("eta", "rms"), lambda x: 0 < x < float("inf")),
+        **dict.fromkeys(("eps", "adamw_eps", "soap_eps"), lambda x: 0 <= x < float("inf")),
+        "shampoo_beta": lambda x: 0 <= x < 1,
+        "steps": lambda x: x is None or (isinstance(x, int) and x >= 1),
+        "damping": lambda x: x is None or 0 <= x < float("inf"),
+        "grad_bound": lambda x: x is None or (0 < x < float("inf") and s["betas"][0] > 0),
+        "scale": lambda x: x in SCALES,
+        "precision": lambda x: x in ("float32", "bfloat16"),
+        "rule": lambda x: x in (None, "matrix", "adamw"),
+    }
+    for name in rules.keys() & s.keys():
+        try:
+            good = rules[name](s[name])
+        except (TypeError, ValueError):
+            good = False
         if not good:
             raise InvalidInputError(f"`{name}` is out of range, got {s[name]!r}; see the docstring for what it may be")
 
 
 def _kind(p: Any) -> str:
     return f"{p.dtype}, {p.layout}" if isinstance(p, Tensor) else type(p).__name__
+
+
+def _dense(grad: Tensor) -> Tensor:
+    if grad.layout != torch.strided:
+        raise InvalidInputError(
+            "a gradient is sparse; make its layer with sparse=False, or leave it to another optimizer"
+        )
+    return grad
 
 
 def _peaks(grads: list[Tensor]) -> list[float]:
@@ -302,7 +345,7 @@ def _adamw(group: dict[str, Any], state: Any) -> None:
     params = [p for p in group["params"] if p.grad is not None]
     if not params:
         return
-    locals_ = [distributed.local(p.grad) for p in params]
+    locals_ = [distributed.local(_dense(p.grad)) for p in params]
     finite = distributed.agree([peak < float("inf") for peak in _peaks(locals_)], params)
     params = [p for p, good in zip(params, finite, strict=True) if good]
     for p in params:

@@ -111,7 +111,9 @@ class MatrixLearner:
         return self.M + self.floor * torch.eye(len(self.M), dtype=torch.float64)
 
     def bound(self, gradients: Any) -> float | None:
-        """The theorem's bound on the regret over these gradients (T, m, n); None where there is none."""
+        """The theorem's bound on the regret over these gradients (T, m, n); None where none applies (a discount)."""
+        if self.discount != 1:
+            return None
         return theorem_bound(self.name, gradients, radius=self.radius, grad_bound=self.grad_bound)
 
 
@@ -280,12 +282,17 @@ class FTPL(_Predicting):
         if samples < 1:
             raise InvalidInputError(f"`samples` must be at least 1, got {samples}")
         self.samples, self.seed = samples, seed
-        self.scale = (alpha / beta) ** 0.5 if scale is None else scale
+        self.theory = (alpha / beta) ** 0.5 if beta < float("inf") else float("nan")
+        self.scale = self.theory if scale is None else float(scale)
 
     @property
     def eta(self) -> float:
         """Scale of the noise."""
         return self.scale
+
+    def bound(self, gradients: Any) -> float | None:
+        """Theorem 6's, at the theory's scale; None at another."""
+        return super().bound(gradients) if self.scale == self.theory else None
 
     def potential(self) -> Potential:
         """The Gaussian smoothing with this round's draws."""

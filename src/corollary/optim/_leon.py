@@ -9,6 +9,7 @@ betas, damping, batching and everything about groups are ours. "Leon" stands for
 normalization; "Pion" is unrelated to the optimizer of arXiv:2605.12492.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -68,6 +69,8 @@ class Leon(MatrixOptimizer):
     Reference: algorithm 3; paper read in full. No authors' code is public.
     """
 
+    options = frozenset({"eta", "method", "steps", "damping", "grad_bound"})
+
     def __init__(
         self,
         params: Any,
@@ -93,17 +96,21 @@ class Leon(MatrixOptimizer):
     ) -> None:
         if method is not None and method not in METHODS:
             raise InvalidInputError(f"`method` must be None or one of {', '.join(METHODS)}, got {method!r}")
-        self.kernel = _kernel(compile)
+        self.compile = compile
         settings = {"betas": betas, "eta": eta, "weight_decay": weight_decay, "precision": precision, "method": method}
         settings |= {"steps": steps, "damping": damping, "grad_bound": grad_bound, "nesterov": nesterov, "scale": scale}
         settings |= {"adamw_lr": adamw_lr, "adamw_betas": adamw_betas, "adamw_eps": adamw_eps, **own}
         settings["adamw_weight_decay"] = adamw_weight_decay
         super().__init__(params, lr, distributed_mode=distributed, **settings)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles keep."""
+        return {**super().__getstate__(), "compile": self.compile}
+
     def directions(self, group: dict[str, Any], entries: list[Entry], S: Tensor, M: Tensor | None) -> Tensor:
         """Leon's directions of a batch."""
         assert M is not None
-        return self.kernel(S, bounded(M, group, entries), eta=group["eta"], **iteration(group, S))
+        return _kernel(self.compile)(S, bounded(M, group, entries), eta=group["eta"], **iteration(group, S))
 
 
 class Pion(Leon):
@@ -135,6 +142,8 @@ class Pion(Leon):
 
     Reference: algorithm 2; paper read in full. No authors' code is public.
     """
+
+    options = Leon.options | {"samples", "seed"}
 
     def __init__(self, params: Any, lr: Any = 0.02, *, samples: int = 8, seed: int = 0, **options: Any) -> None:
         super().__init__(params, lr, samples=samples, seed=seed, **options)
@@ -180,6 +189,7 @@ def noise_of(group: dict[str, Any], entry: Entry, shape: tuple[int, ...], like: 
     return draw(shape, torch.Generator().manual_seed(word >> 1), like)
 
 
+@cache
 def _kernel(compile: bool | str) -> Any:
     if not compile:
         return leon_direction

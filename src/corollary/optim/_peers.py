@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from corollary.errors import InvalidInputError
 from corollary.optim._blocks import Entry
 from corollary.optim._directions import STEPS, damped, inverse_root, muon_direction, root_times, scaled
 from corollary.optim._frame import MatrixOptimizer
@@ -42,6 +43,7 @@ class Muon(MatrixOptimizer):
     """
 
     second = False
+    options = frozenset({"method", "steps", "damping"})
 
     def __init__(
         self,
@@ -58,6 +60,10 @@ class Muon(MatrixOptimizer):
         distributed: str = "replicate",
         **options: Any,
     ) -> None:
+        if method not in ("muon", "polar_express", "newton_schulz", "eigh"):
+            raise InvalidInputError(
+                f"`method` must be muon, polar_express, newton_schulz or eigh, got {method!r}; muon is the usual one"
+            )
         settings = {"betas": (momentum, 0.0), "nesterov": nesterov, "weight_decay": weight_decay, "scale": scale}
         settings |= {"precision": precision, "method": method, "steps": steps, "damping": None, **options}
         super().__init__(params, lr, distributed_mode=distributed, **settings)
@@ -79,6 +85,7 @@ class OneSidedShampoo(MatrixOptimizer):
         normalise: False for U itself (the sum form, so that a first step is an orthogonal factor).
         rms: root mean square of the entries of P, 0.2 as in ASGO.
         weight_decay, precision, steps, damping: as in `Leon`.
+        method: None or "polar_express", or "eigh".
         **options: the settings of AdamW and of the distribution, as in `Leon`.
 
     Guarantee: none in this form; see `OneSidedShampooOGD` for the learner with a regret bound.
@@ -92,6 +99,8 @@ class OneSidedShampoo(MatrixOptimizer):
 
     Reference: An et al., arXiv:2503.20762; formulas as in our notes.
     """
+
+    options = frozenset({"normalise", "rms", "method", "steps", "damping"})
 
     def __init__(
         self,
@@ -109,6 +118,10 @@ class OneSidedShampoo(MatrixOptimizer):
         distributed: str = "replicate",
         **options: Any,
     ) -> None:
+        if method not in (None, "polar_express", "eigh"):
+            raise InvalidInputError(
+                f"`method` must be None, polar_express or eigh, got {method!r}; None is the usual one"
+            )
         settings = {"betas": betas, "normalise": normalise, "rms": rms, "weight_decay": weight_decay}
         settings |= {"precision": precision, "method": method, "steps": steps, "damping": damping, **options}
         super().__init__(params, lr, distributed_mode=distributed, **settings)

@@ -41,6 +41,7 @@ class SOAP(MatrixOptimizer):
     """
 
     second = False
+    options = frozenset({"shampoo_beta", "frequency", "soap_eps"})
 
     def __init__(
         self,

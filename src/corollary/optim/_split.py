@@ -53,9 +53,9 @@ class Split:
             if row.rule != "frozen":
                 splits = tuple(row.splits) if isinstance(row.splits, list) else row.splits
                 key = (row.rule, row.form, splits) if row.rule == "matrix" else ("adamw", "matrix", None)
-                empty = {"rule": row.rule, "params": []} | ({"form": row.form, "splits": splits} if key[2] else {})
+                empty: dict[str, Any] = {"rule": row.rule, "params": []}
                 if row.rule == "matrix":
-                    empty["form"] = row.form
+                    empty |= {"form": row.form} | ({} if splits is None else {"splits": splits})
                 found.setdefault(key, empty)["params"].append((row.name, row.parameter))
         return list(found.values())
 
@@ -112,6 +112,11 @@ def split_module(
         [('1.weight', 'matrix')]
     """
     splits, matrix, adamw = dict(splits or {}), tuple(matrix), tuple(adamw)
+    if not isinstance(model, nn.Module):
+        raise InvalidInputError(f"`model` must be a torch module, got {type(model).__name__}; give the network itself")
+    lazy = [name for name, p in model.named_parameters() if isinstance(p, nn.UninitializedParameter)]
+    if lazy:
+        raise InvalidInputError(f"lazy layers have no weights yet ({', '.join(lazy)}); run the model once first")
     owners = {
         id(p): (module, short) for module in model.modules() for short, p in module.named_parameters(recurse=False)
     }
@@ -164,7 +169,12 @@ def _judge(name: str, p: Any, module: nn.Module, short: str, output: Any) -> tup
     if isinstance(module, nn.MultiheadAttention) and short == "in_proj_weight":
         return "matrix", "attention's fused projection", "matrix", 3
     if isinstance(module, nn.RNNBase):
-        return "matrix", "recurrent layer", "matrix", {"LSTM": 4, "GRU": 3}.get(module.mode)
+        gates = None if short.startswith("weight_hr") else {"LSTM": 4, "GRU": 3}.get(module.mode)
+        block = (p.shape[0] // (gates or 1), p.shape[1])
+        rule, reason, form, _ = _sized(block, "recurrent layer", "matrix")
+        return rule, reason, form, gates if rule == "matrix" else None
+    if type(module).__name__ == "Conv1D" and p.ndim == 2:  # of transformers: (in, out)
+        return _sized(p.shape, "linear layer, stored transposed", "transposed")
     if isinstance(module, nn.Linear):
         return _sized(p.shape, "linear layer", "matrix")
     if EMBEDDED.search(name.lower()):
@@ -197,15 +207,20 @@ def _head(model: nn.Module, head: str | None) -> Any:
     if told is not None and getattr(told, "weight", None) is not None:
         return told.weight
     linear = [(name, m) for name, m in modules.items() if isinstance(m, nn.Linear)]
-    called = [m for name, m in linear if HEADS.search(name)]
+    called = [m for name, m in linear if HEADS.search(name) and not _listed(modules, name)]
     if called:
         return called[-1].weight
     if linear:
         name, last = linear[-1]
-        parents = [modules[name.rsplit(".", i)[0]] for i in range(1, name.count(".") + 1)]
-        if not any(isinstance(parent, nn.ModuleList | nn.ModuleDict | nn.MultiheadAttention) for parent in parents):
+        if not _listed(modules, name):
             return last.weight
     return None
+
+
+def _listed(modules: Mapping[str, nn.Module], name: str) -> bool:
+    """Whether a layer is one of several in a list, or inside of attention."""
+    parents = [modules[name.rsplit(".", i)[0]] for i in range(1, name.count(".") + 1)]
+    return any(isinstance(parent, nn.ModuleList | nn.ModuleDict | nn.MultiheadAttention) for parent in parents)
 
 
 def _promoted(row: Row) -> Row:

@@ -77,6 +77,15 @@ def unpack_state(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], p
     groups = plain["param_groups"]
     if [len(g["params"]) for g in groups] != [len(g["params"]) for g in optimizer.param_groups]:
         raise InvalidInputError("the state is of an optimizer with other groups; build it as the saved one was built")
+    named = [
+        (g.get("param_names"), own.get("param_names")) for g, own in zip(groups, optimizer.param_groups, strict=True)
+    ]
+    if other := [
+        n for ours, theirs in named if ours and theirs for n in zip(ours, theirs, strict=True) if n[0] != n[1]
+    ]:
+        raise InvalidInputError(
+            f"the state is of {other[0][0]!r} where this model has {other[0][1]!r}; build that model"
+        )
     for number, slots in state.items():
         for key, value in slots.items():
             whole = key in ("momentum", "exp_avg", "exp_avg_sq", "momentum_buffer")
