@@ -22,7 +22,7 @@ TOLERANCES = {("float32", True): 1e-9, ("float32", False): 2e-3, ("bfloat16", Tr
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One block of one parameter, at the statistics of the last step.
+    """One block of one parameter, at the statistics of the last step, without Nesterov's look ahead.
 
     Args:
         name: of the parameter, where the optimizer knows it, and the block's number.

@@ -29,8 +29,9 @@ class Leon(MatrixOptimizer):
 
     Args:
         params: parameters or groups; in a bare list every 2-D one takes the matrix rule, the rest AdamW. A group may
-            say `rule="matrix" | "adamw"`, `form="flatten"` (convolutions) or `"stack"` (experts (k, m, n)), and
-            `splits` (of a fused projection: a number of equal row blocks, or their sizes). `from_module` does all that.
+            say `rule="matrix" | "adamw"`, `form="flatten"` (convolutions), `"stack"` (experts (k, m, n)) or
+            `"transposed"` (stored (in, out)), and `splits` (of a fused projection: a number of equal row blocks, or
+            their sizes). `from_module` does all that.
         lr: step size of matrices: an update has operator norm below lr times the scale.
         betas: discounts of S and of M; the theory has beta2 = beta1^2, (0.95, 0.95) is milder on noise.
         eta: smoothing; large is Muon, small the one-sided Shampoo direction.

@@ -27,11 +27,11 @@ def make_optimizer(
 
     Args:
         name: "adamw", "adam", "leon", "pion", "muon", "soap", "one_sided_shampoo"; or a function
-            (parameters, lr=) -> optimizer.
+            (parameters, lr=) -> optimizer, which gets nothing else.
         module: the network, or a list of parameters or groups.
         lr: step size as AdamW would have it.
         weight_decay: decoupled, of all parameters.
-        betas: None for the optimizer's own.
+        betas: of Adam, and of the parameters that a matrix rule leaves to AdamW; None for the optimizer's own.
         seed: of Pion's noise.
         **options: of the optimizer.
 
