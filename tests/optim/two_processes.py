@@ -11,6 +11,7 @@ from corollary.optim import Leon, Muon, Pion
 NAMES = {
     "leon": lambda model: Leon.from_module(model, lr=0.02),
     "leon, shared out": lambda model: Leon.from_module(model, lr=0.02, distributed="round_robin", splits={"1": 3}),
+    "leon, uneven": lambda model: Leon.from_module(model, lr=0.02, splits={"1": [3, 6]}, scale="original"),
     "pion": lambda model: Pion.from_module(model, lr=0.02, samples=2, distributed="round_robin"),
     "muon": lambda model: Muon.from_module(model, lr=0.02, method="polar_express"),
 }
