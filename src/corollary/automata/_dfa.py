@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from corollary.automata._transducer import Difference, Transducer, compare
+from corollary.automata._transducer import Difference, Transducer, breadth_first, compare, minimal, word_to
 from corollary.errors import InvalidInputError
 
 _OPERATIONS: dict[str, Any] = {
@@ -137,23 +137,8 @@ class DFA:
 
     def minimise(self) -> "DFA":
         """The least automaton of the same language."""
-        order, _ = self.transducer().reached()
-        number = np.full(self.states, -1)
-        number[order] = np.arange(len(order))
-        table, accepting = number[self.transitions[order]], self.accepting[order]
-        block = accepting.astype(np.int64)
-        while True:
-            _, finer = np.unique(np.column_stack([block, block[table]]), axis=0, return_inverse=True)
-            finer = finer.reshape(-1)
-            if len(np.unique(finer)) == len(np.unique(block)):
-                break
-            block = finer
-        _, first, block = np.unique(block, return_index=True, return_inverse=True)
-        small = DFA(block[table[first]], accepting[first], int(block[0]), self.alphabet)
-        order, _ = small.transducer().reached()
-        number = np.full(small.states, -1)
-        number[order] = np.arange(len(order))
-        return DFA(number[small.transitions[order]], small.accepting[order], 0, self.alphabet)
+        table, accepting = minimal(self.transitions, self.accepting, self.start)
+        return DFA(table, accepting, 0, self.alphabet)
 
     def complement(self) -> "DFA":
         """All words that are not accepted."""
@@ -176,9 +161,9 @@ class DFA:
 
     def shortest_word(self) -> tuple[Any, ...] | None:
         """A shortest accepted word, the first in the order of the alphabet; None for the empty language."""
-        order, words = self.transducer().reached()
-        found = [words[q] for q in order if self.accepting[q]]
-        return tuple(self.alphabet[x] for x in min(found, key=len)) if found else None
+        origin = breadth_first(self.transitions, self.start)
+        found = next((q for q in origin if self.accepting[q]), None)
+        return None if found is None else tuple(self.alphabet[x] for x in word_to(found, origin))
 
     @property
     def is_empty(self) -> bool:
