@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from corollary.automata._heads import Head
 from corollary.automata._scan import STATES
-from corollary.automata._storage import arrays, head_from
+from corollary.automata._storage import arrays, count, fit, head_from, shortened, tensors
 from corollary.errors import InvalidFileError, InvalidInputError
 from corollary.models import _storage
 
@@ -69,6 +69,7 @@ class Injection(nn.Module):
         if told is None:
             raise InvalidInputError(f"a {type(self.head).__name__} cannot be written to a file")
         header = {"kind": KIND, "head": told, "width": self.width, "layers": len(self.maps), "state": self.state}
+        header |= shortened(self)
         _storage.write_model(
             folder, {**header, "fingerprint": _storage.fingerprint(header, arrays(self))}, arrays(self)
         )
@@ -80,14 +81,19 @@ class Injection(nn.Module):
         _storage.require(header["kind"] == KIND, path, f"of kind {header['kind']!r}, not {KIND}")
         weights = _storage.read_arrays(folder, header)
         told: dict[str, Any] = {n: header.get(n) for n in ("kind", "head", "width", "layers", "state")}
+        told |= {n: header[n] for n in ("bfloat16",) if n in header}
         _storage.require(
             _storage.fingerprint(told, weights) == header.get("fingerprint"), path, "changed since it was saved"
         )
         try:
-            head: Any = head_from(told["head"])
+            shapes = {name: tuple(a.shape) for name, a in weights.items()}
+            head: Any = head_from(told["head"], shapes, "head.")
+            count(shapes, "maps.", ".weight", told["layers"])
+            features = head.dim * (2 if told["state"] == "both" else 1)
+            fit({f"maps.{i}.weight": (told["width"], features) for i in range(told["layers"])}, shapes)
             made = cls(head, width=told["width"], layers=told["layers"], state=told["state"])
-            made.load_state_dict({n: torch.from_numpy(a) for n, a in weights.items()}, assign=True)
-        except (InvalidInputError, RuntimeError, TypeError, AttributeError) as problem:
+            made.load_state_dict(tensors(weights, header), assign=True)
+        except (InvalidInputError, RuntimeError, TypeError, KeyError, AttributeError) as problem:
             raise InvalidFileError(path, f"sizes that do not fit ({problem})", "save it again") from None
         return made
 

@@ -352,7 +352,6 @@ def snap_network(model: Any, q_max: int = 60, *, answer: ReadOut | None = None, 
     if answer is None and model.depends_on_state_only:
         answer = read_out_of(model)
     finite = model.head.snap(q_max, answer=answer, **options)
-    made = copy.copy(model)
-    made._modules = dict(model._modules)  # the layers are shared, the head is not
+    made = copy.deepcopy(model)
     made.head = finite
     return made

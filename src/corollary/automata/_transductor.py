@@ -147,6 +147,7 @@ class RationalTransductor(nn.Module):
         if backward_head is not None and config.causal:
             raise InvalidInputError("a causal network cannot read from the right; set `causal=False`")
         self.config, self.head, self.backward_head = config, head, backward_head
+        self.alphabet: tuple[Any, ...] | None = None  # what the numbers stand for, where it was made from symbols
         c = config
         self.vocab_size = c.vocab_size
         with torch.device("meta"):  # nothing is drawn here, so that the global generator stays as it is
@@ -273,7 +274,9 @@ class RationalTransductor(nn.Module):
         return fingerprint(self)
 
     def describe(self) -> dict[str, Any]:
-        """Sizes and heads as plain values."""
+        """Sizes and heads as plain values; the alphabet, where there is one of strings or integers."""
         heads = {"head": self.head, "backward_head": self.backward_head}
         told = {n: None if h is None else getattr(h, "description", None) for n, h in heads.items()}
-        return {"config": asdict(self.config), **told}
+        names = self.alphabet or ()
+        plain = bool(names) and all(isinstance(s, str | int) and not isinstance(s, bool) for s in names)
+        return {"config": asdict(self.config), **told, **({"alphabet": list(names)} if plain else {})}
