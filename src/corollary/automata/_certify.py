@@ -71,7 +71,8 @@ def certify(
     wanted = declared_transducer(declared)
     if not isinstance(model, Head) and not isinstance(getattr(model, "head", None), Head):
         raise InvalidInputError(
-            f"a RationalTransductor with a head, or a FiniteHead with `read_out`, is certified, got {type(model).__name__}"
+            "a RationalTransductor with a head, or a FiniteHead with `read_out`, is certified, got "
+            f"{type(model).__name__}"
         )
     if read_out is not None and not isinstance(model, Head):
         raise InvalidInputError("a network has a read-out of its own; leave `read_out` away, or certify `model.head`")
@@ -86,8 +87,8 @@ def certify(
     numbers, names = tuple(range(head.vocab_size)), getattr(model, "alphabet", None) or wanted.alphabet
     if names != wanted.alphabet and numbers not in (names, wanted.alphabet):
         raise InvalidInputError(
-            f"the network reads the symbols {list(names)[:20]}, {list(wanted.alphabet)[:20]} are declared; give both one "
-            "alphabet in one order"
+            f"the network reads the symbols {list(names)[:20]}, {list(wanted.alphabet)[:20]} are declared; give both "
+            "one alphabet in one order"
         )
     table = head.transitions.cpu().numpy()
     if isinstance(model, Head):
@@ -125,7 +126,8 @@ def certify(
     if found.equal:
         issued = Certificate.issue(
             "automata.all_lengths",
-            statement=f"{what} gives the answers of the declared automaton ({wanted.states} states) at every length from 1.",
+            statement=f"{what} gives the answers of the declared automaton ({wanted.states} states) at every length "
+            "from one symbol on; nothing is said of the empty word.",
             witness={**witness, "margin": margin},
             **shared,
         )

@@ -46,7 +46,10 @@ class DFA:
     alphabet: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
-        table, accepting = np.asarray(self.transitions), np.asarray(self.accepting).astype(bool)
+        table, flags = np.asarray(self.transitions), np.asarray(self.accepting)
+        if flags.size and not np.isin(flags, (0, 1)).all():
+            raise InvalidInputError("`accepting` are flags, one for each state, not numbers of states")
+        accepting = flags.astype(bool)
         if table.ndim != 2 or not table.size or table.dtype.kind not in "iu":
             raise InvalidInputError(
                 f"`transitions` must be (states, symbols) integers with at least one of each, got {table.shape}"
@@ -75,6 +78,8 @@ class DFA:
         Raises:
             InvalidInputError: for a symbol outside of the alphabet.
         """
+        if not isinstance(transitions, Mapping) or not all(isinstance(k, tuple) and len(k) == 2 for k in transitions):
+            raise InvalidInputError(f"a mapping (state, symbol) -> state is needed, got {type(transitions).__name__}")
         accepting = set(accepting)
         names = dict.fromkeys([start, *(q for q, _ in transitions), *transitions.values(), *accepting])
         found = tuple(alphabet) if alphabet is not None else tuple(dict.fromkeys(s for _, s in transitions))
@@ -104,7 +109,7 @@ class DFA:
         """
         from corollary.automata._regex import compile_pattern
 
-        names = tuple(alphabet)
+        names = tuple(alphabet) if isinstance(alphabet, Iterable) else ()
         if not names or len(set(names)) != len(names):
             raise InvalidInputError(f"an alphabet of different symbols is needed, got {alphabet!r}")
         return cls(*compile_pattern(pattern, names), 0, names).minimise()
@@ -150,6 +155,8 @@ class DFA:
         Raises:
             InvalidInputError: for alphabets that differ, or an unknown operation.
         """
+        if not isinstance(other, DFA):
+            raise InvalidInputError(f"a DFA is combined with another DFA, got {type(other).__name__}")
         if self.alphabet != other.alphabet:
             raise InvalidInputError(f"the alphabets differ: {self.alphabet[:20]} and {other.alphabet[:20]}")
         if how not in _OPERATIONS:

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from corollary.automata._finite_head import FiniteHead
 from corollary.automata._dfa import DFA
+from corollary.automata._finite_head import FiniteHead
 from corollary.automata._transducer import Transducer
 from corollary.automata._transductor import RationalTransductor, TransductorConfig
 from corollary.errors import InvalidInputError

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -310,7 +311,7 @@ def family(name: str, *, scale: float | None = None, **options: Any) -> Family:
         options: `rank`, `gamma` (dplr), `count` (basis, householder).
 
     Raises:
-        InvalidInputError: for an unknown name or option.
+        InvalidInputError: for an unknown name or option, or one that is not positive.
 
     Guarantee: see `families`.
 
@@ -322,6 +323,10 @@ def family(name: str, *, scale: float | None = None, **options: Any) -> Family:
     if name not in _MAKERS:
         raise InvalidInputError(f"no family is called {name!r}; known: {', '.join(_MAKERS)}")
     make, usual = _MAKERS[name]
+    for option, kind in (("gamma", Real), ("rank", Integral), ("count", Integral)):
+        value: Any = options.get(option, 1)
+        if not isinstance(value, kind) or not 0 < value < math.inf:  # type: ignore[operator]
+            raise InvalidInputError(f"`{option}` must be a positive {kind.__name__.lower()} number, got {value!r}")
     try:
         made = make(usual if scale is None else float(scale), **options)
     except TypeError:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from corollary.automata._families import Family, Parameters, family, wide
-from corollary.automata._scan import STATES, check_symbols, full_precision, scan
+from corollary.automata._scan import METHODS, STATES, checked, full_precision, scan
 from corollary.errors import InvalidInputError
 
 
@@ -136,6 +136,8 @@ class RationalHead(Head):
         super().__init__()
         if vocab_size < 1 or dim < 1:
             raise InvalidInputError(f"a head needs at least one symbol and one dimension, got {vocab_size} and {dim}")
+        if method not in METHODS:
+            raise InvalidInputError(f"`method` is one of {', '.join(METHODS)}, got {method!r}")
         if family in ("rotation", "affine") and (dim < 2 or (family == "rotation" and dim % 2)):
             raise InvalidInputError(f"family {family!r} does not fit dimension {dim}; rotations need an even one")
         self.vocab_size, self.dim, self.method = vocab_size, dim, method
@@ -172,21 +174,18 @@ class RationalHead(Head):
     ) -> Float[Tensor, "b t d"]:
         """(B, T, d) state after every symbol; diagonal and rotation heads by cumulative sums."""
         h0 = self.initial_state() if initial is None else initial
+        symbols = checked(symbols, self.vocab_size, mask)
         name = self.description["family"]
         if self.method == "auto" and name in ("diagonal", "diagonal-signed", "rotation"):
             from corollary.automata._shortcuts import diagonal_states, rotation_states
 
-            check_symbols(symbols, self.vocab_size)
             if name == "rotation":
                 return rotation_states(wide(self.weights["angle"]), symbols, h0, mask=mask, reverse=reverse)
             factors = torch.diagonal(self.matrices(), dim1=-2, dim2=-1)
             if bool((factors != 0).all()):  # one that underflowed has no logarithm, and no gradient by it
                 return diagonal_states(factors, symbols, h0, mask=mask, reverse=reverse)
         M = None
-        if (
-            symbols.numel() < self.vocab_size
-        ):  # of a large vocabulary only the symbols that occur have their matrices made
-            check_symbols(symbols, self.vocab_size)
+        if symbols.numel() < self.vocab_size:  # of a large vocabulary only the symbols that occur have matrices made
             used, symbols = symbols.unique(return_inverse=True)
             p = {n: v if n.startswith("shared_") else v[used] for n, v in self.weights.items()}
             M = self._built(p) if len(used) else None

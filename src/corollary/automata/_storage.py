@@ -163,7 +163,9 @@ def _flat(told: Any) -> bool:
     if not isinstance(told, dict) or told.get("kind") not in ("rational", "finite"):
         return False
     kinds = _KINDS[told["kind"]]
-    known = all(n in kinds and isinstance(v, kinds[n]) and isinstance(v, bool) == (n == "frozen") for n, v in told.items())
+    known = all(
+        n in kinds and isinstance(v, kinds[n]) and isinstance(v, bool) == (n == "frozen") for n, v in told.items()
+    )
     if not known or not all(math.isfinite(v) for v in told.values() if isinstance(v, float)):
         return False
     sizes = {"vocab_size": MAX_SYMBOLS, "dim": MAX_DIM} | ({"states": MAX_STATES} if told["kind"] == "finite" else {})

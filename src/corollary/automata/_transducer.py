@@ -1,7 +1,7 @@
 """Finite transducers: automata that answer after every symbol, the form in which tasks and certificates are stated."""
 
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,6 +97,9 @@ class Transducer:
     def codes(self, word: Sequence[Any]) -> list[int]:
         """Numbers of the symbols of a word."""
         number = {s: i for i, s in enumerate(self.alphabet)}
+        if not isinstance(word, Iterable):
+            raise InvalidInputError(f"a word is a sequence of symbols, got {type(word).__name__}")
+        word = list(word)
         try:
             return [number[s] for s in word]
         except (KeyError, TypeError):
