@@ -23,12 +23,13 @@ class DFA:
 
     Args:
         transitions: (n, V) next states.
-        accepting: (n,) bool, the states in F.
+        accepting: (n,) flags, whether a state is in F.
         start: the first state.
         alphabet: V different symbols; None for 0 to V - 1.
 
     Raises:
-        InvalidInputError: for an empty alphabet, entries that are no states, or shapes that do not fit.
+        InvalidInputError: for an empty alphabet, entries that are no states, flags that are none, or shapes that do not
+            fit.
 
     Guarantee: all operations are exact; `minimise` numbers states in the order in which they are reached, so that equal
         languages over one alphabet have equal minimal tables.
@@ -101,11 +102,13 @@ class DFA:
 
         Args:
             pattern: symbols, `.`, `|`, `*`, `+`, `?`, `{m,n}`, groups, classes `[ab]`, `[a-c]`, `[^a]`, backslash to
-                escape. The whole word must match. The empty class `[]` is the empty language.
+                escape. The whole word must match, as in Python's `re.fullmatch`; what else Python reads (`\d`, anchors,
+                possessive repetitions) is refused. The empty class `[]` is the empty language.
             alphabet: the symbols, each a character.
 
         Raises:
-            InvalidInputError: for a pattern that cannot be read, naming the place, or a symbol outside of the alphabet.
+            InvalidInputError: for a pattern that cannot be read, naming the place, a symbol outside of the alphabet, or
+                counts and states without bound.
         """
         from corollary.automata._regex import compile_pattern
 
