@@ -1,10 +1,22 @@
 """Joins: a transductor as one of the experts of a composed model; a head inside a Hugging Face model."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
 
-from corollary.automata import Injection, RationalHead, RationalTransductor, TransductorConfig, TransductorLM, inject
+from corollary.automata import (
+    ContinuousHead,
+    Injection,
+    RationalHead,
+    RationalTransductor,
+    TransductorConfig,
+    TransductorLM,
+    families,
+    inject,
+)
 from corollary.documents import Documents
 from corollary.errors import InvalidFileError, InvalidInputError
 from corollary.gating import ComposedLM, FixedShareGate
@@ -169,3 +181,82 @@ def test_caches_that_cannot_carry_the_state_are_refused(llama):
         llama(x, cache_params=object())
     with pytest.raises(InvalidInputError, match="cannot travel on `past_key_values`"):
         llama(x, past_key_values=((torch.zeros(1), torch.zeros(1)),))
+
+
+@pytest.mark.parametrize("carried", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_and_pickles_of_a_model_have_a_head_of_their_own(llama, carried):
+    injected(llama)
+    x = torch.randint(1, 31, (2, 6), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        told = llama(x).logits
+        twin = carried(llama)
+        assert torch.equal(twin(x).logits, told)
+        twin.rational.maps[0].weight.add_(1.0)
+        assert torch.equal(llama(x).logits, told)
+        assert not torch.equal(twin(x).logits, told)
+        twin.rational.remove()
+        assert not torch.equal(twin(x).logits, told)
+        assert torch.equal(llama(x).logits, told)
+
+
+def test_the_base_alone_is_refused_in_a_sentence(llama):
+    injected(llama)
+    with pytest.raises(InvalidInputError, match="call the model itself"):
+        llama.model(torch.tensor([[1, 2]]))
+    broken = llama.model.norm.register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # a pass that fails leaves no state behind
+        llama(torch.tensor([[1, 2]]))
+    broken.remove()
+    with pytest.raises(InvalidInputError, match="call the model itself"):
+        llama.model(torch.tensor([[1, 2]]))
+
+
+def test_the_state_follows_what_is_done_to_a_cache(llama):
+    """Cropped, repeated, selected, reordered and copied caches go on as the whole words would."""
+    injected(llama)
+    x = torch.randint(1, 31, (3, 9), generator=torch.Generator().manual_seed(3))
+    rest = torch.randint(1, 31, (6, 4), generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+
+        def goes_on(cache, prefix, new):
+            told = llama(new, past_key_values=cache, use_cache=True).logits
+            whole = llama(torch.cat([prefix, new], 1)).logits[:, prefix.shape[1] :]
+            assert torch.allclose(told, whole, atol=1e-5)
+
+        cache = llama(x, use_cache=True).past_key_values
+        twin = copy.deepcopy(cache)
+        cache.batch_repeat_interleave(2)
+        goes_on(cache, x.repeat_interleave(2, 0), rest)
+        twin.crop(-3)
+        goes_on(copy.deepcopy(twin), x[:, :6], rest[:3])
+        twin.batch_select_indices(torch.tensor([2, 0]))
+        other = copy.deepcopy(twin)
+        twin.reorder_cache(torch.tensor([1, 1]))
+        goes_on(twin, x[[0, 0], :6], rest[:2])
+        goes_on(other, x[[2, 0], :6], rest[:2])
+        with pytest.raises(InvalidInputError, match="does not hold the state"):
+            llama(rest[:3], past_key_values=other)
+    options = {"max_new_tokens": 8, "do_sample": False}
+    repeated = x[:1, :3].repeat(1, 3)
+    plain = llama.generate(repeated, **options)
+    assert torch.equal(llama.generate(repeated, prompt_lookup_num_tokens=3, **options), plain)
+
+
+def test_a_saved_injection_keeps_its_state_or_says_so(llama, tmp_path):
+    injected(llama, "exclusive").save_pretrained(tmp_path)
+    llama.rational.remove()
+    del llama.rational
+    with pytest.raises(InvalidInputError, match="exclusive"):
+        inject(llama, tmp_path, state="both")
+    assert inject(llama, tmp_path, state="exclusive").state == "exclusive"
+
+
+@pytest.mark.parametrize("family", families())
+def test_networks_and_heads_of_every_family_can_be_pickled(family):
+    config = TransductorConfig(vocab_size=3, width=8, layers=1, heads=2)
+    model = RationalTransductor(config, RationalHead(3, 4, family=family, seed=0))
+    twin, x = pickle.loads(pickle.dumps(model)), torch.tensor([[0, 2, 1]])
+    assert torch.equal(twin(x), model(x))
+    assert torch.equal(copy.deepcopy(model)(x), model(x))
+    driven = pickle.loads(pickle.dumps(ContinuousHead(2, 4, seed=0)))
+    assert driven(torch.zeros(1, 2, 2)).shape == (1, 2, 4)

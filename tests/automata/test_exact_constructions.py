@@ -10,10 +10,12 @@ from corollary.automata import (
     DFA,
     RationalHead,
     RationalTransductor,
+    Transducer,
     adder_head,
     automaton_head,
     base_head,
     branching_program,
+    certify,
     counter_head,
     formula_to_word,
     from_automaton,
@@ -27,6 +29,7 @@ from corollary.automata import (
     sinusoidal_head,
     task,
 )
+from corollary.certificates import Status
 from corollary.errors import InvalidInputError
 
 LONG = 100_000
@@ -102,6 +105,29 @@ def test_networks_of_transducers():
         assert (told == y)[y >= 0].all()
     with pytest.raises(InvalidInputError, match="pairs"):
         from_automaton(task("s5", generators=60).automaton)
+
+
+def test_networks_are_small_and_exact_where_states_are_many():
+    """2,048 states: a stream as wide as the pairs of state and symbol had 142,659,586 parameters."""
+    pattern = ".*a.{10}"
+    network, dfa = RationalTransductor.from_regex(pattern, "ab"), DFA.from_regex(pattern, "ab")
+    assert sum(p.numel() for p in network.parameters()) < 10_000
+    certificate, evidence = certify(network, dfa)
+    assert certificate.check(**evidence).status is Status.HOLDS
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_networks_of_random_transducers(seed):
+    """Answers that depend on state and symbol, forbidden symbols, and starts that nothing leads to."""
+    rng = np.random.default_rng(seed)
+    n, V, classes = int(rng.integers(1, 9)), int(rng.integers(1, 4)), int(rng.integers(1, 5))
+    table = np.where(rng.random((n, V)) < 0.2, -1, rng.integers(0, n, (n, V)))
+    outputs = np.where((table < 0) | (rng.random((n, V)) < 0.2), -1, rng.integers(0, classes, (n, V)))
+    outputs[0, 0], table[0, 0] = 0, 0
+    machine = Transducer(table, outputs, int(rng.integers(n)))
+    certificate, evidence = certify(from_automaton(machine), machine)
+    assert certificate.rule == "automata.all_lengths"
+    assert certificate.check(**evidence).status is Status.HOLDS
 
 
 def test_values_in_a_base():

@@ -20,6 +20,7 @@ from corollary.automata import (
     to_dot,
     transition_monoid,
 )
+from corollary.automata._transducer import breadth_first
 from corollary.errors import InvalidInputError
 
 WORDS = [w for n in range(7) for w in itertools.product("ab", repeat=n)]
@@ -37,6 +38,12 @@ PATTERNS = [
     ".b.",
     "a{0,2}",
     "(a*b*)*",
+    "a+?",
+    "a*?b",
+    "a??",
+    "a{2,3}?",
+    "(a{1,2}?|b){2}",
+    "(a{2}){2}",
 ]
 
 
@@ -56,6 +63,7 @@ simple = st.recursive(
         inner.map(lambda p: f"({p})*"),
         inner.map(lambda p: f"({p})?"),
         inner.map(lambda p: f"({p}){{1,2}}"),
+        inner.map(lambda p: f"({p})+?"),
     ),
     max_leaves=6,
 )
@@ -127,11 +135,71 @@ def test_symbols_need_not_be_characters():
 
 @pytest.mark.usefixtures("as_shipped")
 @pytest.mark.parametrize(
-    "pattern", ["(", ")", "a)", "*a", "[a", "a{2", "a{3,2}", "a{9999}", "c", "\\", "[c]", "|*", "(" * 300]
+    "pattern",
+    [
+        *["(", ")", "a)", "*a", "[a", "a{2", "a{3,2}", "a{9999}", "c", "\\", "[c]", "|*", "(" * 300],
+        *[r"\d+", r"[\d]", r"\b", "a**", "a+*", "a{2}{3}", "a++", "a???", "a{²}", "a" + "*" * 3000, "^a", "a$", "a{}"],
+        *["((a{1000}){1000}){3}", "((a?){999}){262}|b", "a{1000}" * 300],
+    ],
 )
 def test_patterns_that_cannot_be_read(pattern):
     with pytest.raises(InvalidInputError, match="pattern"):
-        DFA.from_regex(pattern, "ab")
+        DFA.from_regex(pattern, "abdt")
+
+
+def test_symbols_of_operators_are_escaped():
+    for symbol in "|*+?(){}[].\\^$-&_ é":
+        dfa = DFA.from_regex(f"(\\{symbol}|[\\{symbol}]a)", [symbol, "a"])
+        known = re.compile(f"(\\{symbol}|[\\{symbol}]a)")
+        for word in itertools.product([symbol, "a"], repeat=2):
+            assert dfa.accepts(word) == bool(known.fullmatch("".join(word)))
+        assert dfa.accepts(symbol)
+    assert [DFA.from_regex(r"[+-\]]", "+,]a").accepts(x) for x in "+,]a"] == [True, True, True, False]
+
+
+def moore(dfa):
+    """The slow way: blocks are compared by the blocks of all their successors until none is split."""
+    order = list(breadth_first(dfa.transitions, dfa.start))
+    number = {q: i for i, q in enumerate(order)}
+    table = [[number[q] for q in dfa.transitions[p].tolist()] for p in order]
+    block = [int(dfa.accepting[q]) for q in order]
+    while True:
+        names = [(block[q], *(block[after] for after in table[q])) for q in range(len(table))]
+        finer = [sorted(set(names)).index(name) for name in names]
+        if len(set(finer)) == len(set(block)):
+            break
+        block = finer
+    found: list[int] = [block[0]]
+    rows = []
+    for b in found:
+        row = [block[q] for q in table[block.index(b)]]
+        found += [c for c in dict.fromkeys(row) if c not in found]
+        rows.append([found.index(c) for c in row])
+    return rows, [bool(dfa.accepting[order[block.index(b)]]) for b in found]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_hopcroft_finds_the_blocks_of_moore_in_the_same_order(seed):
+    rng = np.random.default_rng(seed)
+    n, V = int(rng.integers(1, 40)), int(rng.integers(1, 4))
+    table = rng.integers(0, max(1, n // 2), (n, V)) if seed % 2 else np.sort(rng.integers(0, n, (n, V)), axis=0)
+    dfa = DFA(table, rng.random(n) < 0.2 + 0.6 * (seed % 3 == 0), int(rng.integers(n)))
+    small = dfa.minimise()
+    assert (small.transitions.tolist(), small.accepting.tolist()) == moore(dfa)
+    forbidden = np.where(rng.random((n, V)) < 0.2, -1, table)
+    machine = Transducer(forbidden, np.where(forbidden < 0, -1, rng.integers(0, 2, (n, V))))
+    least = machine.minimise()
+    assert least.minimise().transitions.tolist() == least.transitions.tolist()
+    assert equivalent(machine, least).equal
+    assert equivalent(least, machine).equal
+
+
+def test_long_chains_are_minimised():
+    """9,001 states in a row: blocks that are compared whole, round by round, took 80 s here."""
+    dfa = DFA.from_regex("(a{300}){30}", "ab")
+    assert dfa.states == 9002
+    assert dfa.shortest_word() == ("a",) * 9000
+    assert equivalent(dfa, DFA.from_regex("(a{100}){90}", "ab")).equal
 
 
 @pytest.mark.usefixtures("as_shipped")

@@ -38,7 +38,8 @@ def certify(
             `read_out`.
         declared: a `DFA` (the answer is whether the word so far is accepted), a `Transducer`, a `Task`, or a group's
             table (g, g).
-        read_out: for a head: (n,) answers of the state after the symbol, (n, V) answers, or (n, V, C) logits.
+        read_out: for a head, and only there: (n,) answers of the state after the symbol, (n, V) answers, or (n, V, C)
+            logits.
         provenance: for the reader.
 
     Returns:
@@ -47,8 +48,8 @@ def certify(
         attention: UNDECIDED.
 
     Raises:
-        InvalidInputError: for a head that is not finite yet, a read-out of another shape, another alphabet, or a task
-            that no automaton answers.
+        InvalidInputError: for a head that is not finite yet, a read-out of another shape, another alphabet (or its
+            symbols in another order, where both sides name them), or a task that no automaton answers.
 
     Guarantee: deterministic and exact: every state that any word reaches is enumerated, with the read-out evaluated
         there. Answers come after symbols: of the empty word a network says nothing, and nothing is certified. What is
@@ -68,6 +69,13 @@ def certify(
     Reference: enumeration of pairs is textbook (Hopcroft and Karp, 1971); heads and read-outs are ours.
     """
     wanted = declared_transducer(declared)
+    if not isinstance(model, Head) and not isinstance(getattr(model, "head", None), Head):
+        raise InvalidInputError(
+            "a RationalTransductor with a head, or a FiniteHead with `read_out`, is certified, got "
+            f"{type(model).__name__}"
+        )
+    if read_out is not None and not isinstance(model, Head):
+        raise InvalidInputError("a network has a read-out of its own; leave `read_out` away, or certify `model.head`")
     state_only = bool(getattr(model, "depends_on_state_only", True))
     head = model if isinstance(model, Head) else model.head
     if not isinstance(head, FiniteHead):
@@ -76,6 +84,12 @@ def certify(
         )
     if head.vocab_size != len(wanted.alphabet):
         raise InvalidInputError(f"the head reads {head.vocab_size} symbols, {len(wanted.alphabet)} are declared")
+    numbers, names = tuple(range(head.vocab_size)), getattr(model, "alphabet", None) or wanted.alphabet
+    if names != wanted.alphabet and numbers not in (names, wanted.alphabet):
+        raise InvalidInputError(
+            f"the network reads the symbols {list(names)[:20]}, {list(wanted.alphabet)[:20]} are declared; give both "
+            "one alphabet in one order"
+        )
     table = head.transitions.cpu().numpy()
     if isinstance(model, Head):
         logits = _as_logits(read_out, table)
@@ -112,7 +126,8 @@ def certify(
     if found.equal:
         issued = Certificate.issue(
             "automata.all_lengths",
-            statement=f"{what} gives the answers of the declared automaton ({wanted.states} states) at every length.",
+            statement=f"{what} gives the answers of the declared automaton ({wanted.states} states) at every length "
+            "from one symbol on; nothing is said of the empty word.",
             witness={**witness, "margin": margin},
             **shared,
         )

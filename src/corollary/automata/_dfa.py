@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from corollary.automata._transducer import Difference, Transducer, compare
+from corollary.automata._transducer import Difference, Transducer, breadth_first, compare, minimal, word_to
 from corollary.errors import InvalidInputError
 
 _OPERATIONS: dict[str, Any] = {
@@ -23,12 +23,13 @@ class DFA:
 
     Args:
         transitions: (n, V) next states.
-        accepting: (n,) bool, the states in F.
+        accepting: (n,) flags, whether a state is in F.
         start: the first state.
         alphabet: V different symbols; None for 0 to V - 1.
 
     Raises:
-        InvalidInputError: for an empty alphabet, entries that are no states, or shapes that do not fit.
+        InvalidInputError: for an empty alphabet, entries that are no states, flags that are none, or shapes that do not
+            fit.
 
     Guarantee: all operations are exact; `minimise` numbers states in the order in which they are reached, so that equal
         languages over one alphabet have equal minimal tables.
@@ -46,7 +47,10 @@ class DFA:
     alphabet: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
-        table, accepting = np.asarray(self.transitions), np.asarray(self.accepting).astype(bool)
+        table, flags = np.asarray(self.transitions), np.asarray(self.accepting)
+        if flags.size and not np.isin(flags, (0, 1)).all():
+            raise InvalidInputError("`accepting` are flags, one for each state, not numbers of states")
+        accepting = flags.astype(bool)
         if table.ndim != 2 or not table.size or table.dtype.kind not in "iu":
             raise InvalidInputError(
                 f"`transitions` must be (states, symbols) integers with at least one of each, got {table.shape}"
@@ -75,6 +79,8 @@ class DFA:
         Raises:
             InvalidInputError: for a symbol outside of the alphabet.
         """
+        if not isinstance(transitions, Mapping) or not all(isinstance(k, tuple) and len(k) == 2 for k in transitions):
+            raise InvalidInputError(f"a mapping (state, symbol) -> state is needed, got {type(transitions).__name__}")
         accepting = set(accepting)
         names = dict.fromkeys([start, *(q for q, _ in transitions), *transitions.values(), *accepting])
         found = tuple(alphabet) if alphabet is not None else tuple(dict.fromkeys(s for _, s in transitions))
@@ -96,15 +102,17 @@ class DFA:
 
         Args:
             pattern: symbols, `.`, `|`, `*`, `+`, `?`, `{m,n}`, groups, classes `[ab]`, `[a-c]`, `[^a]`, backslash to
-                escape. The whole word must match. The empty class `[]` is the empty language.
+                escape. The whole word must match, as in Python's `re.fullmatch`; what else Python reads (`\d`, anchors,
+                possessive repetitions) is refused. The empty class `[]` is the empty language.
             alphabet: the symbols, each a character.
 
         Raises:
-            InvalidInputError: for a pattern that cannot be read, naming the place, or a symbol outside of the alphabet.
+            InvalidInputError: for a pattern that cannot be read, naming the place, a symbol outside of the alphabet, or
+                counts and states without bound.
         """
         from corollary.automata._regex import compile_pattern
 
-        names = tuple(alphabet)
+        names = tuple(alphabet) if isinstance(alphabet, Iterable) else ()
         if not names or len(set(names)) != len(names):
             raise InvalidInputError(f"an alphabet of different symbols is needed, got {alphabet!r}")
         return cls(*compile_pattern(pattern, names), 0, names).minimise()
@@ -137,23 +145,8 @@ class DFA:
 
     def minimise(self) -> "DFA":
         """The least automaton of the same language."""
-        order, _ = self.transducer().reached()
-        number = np.full(self.states, -1)
-        number[order] = np.arange(len(order))
-        table, accepting = number[self.transitions[order]], self.accepting[order]
-        block = accepting.astype(np.int64)
-        while True:
-            _, finer = np.unique(np.column_stack([block, block[table]]), axis=0, return_inverse=True)
-            finer = finer.reshape(-1)
-            if len(np.unique(finer)) == len(np.unique(block)):
-                break
-            block = finer
-        _, first, block = np.unique(block, return_index=True, return_inverse=True)
-        small = DFA(block[table[first]], accepting[first], int(block[0]), self.alphabet)
-        order, _ = small.transducer().reached()
-        number = np.full(small.states, -1)
-        number[order] = np.arange(len(order))
-        return DFA(number[small.transitions[order]], small.accepting[order], 0, self.alphabet)
+        table, accepting = minimal(self.transitions, self.accepting, self.start)
+        return DFA(table, accepting, 0, self.alphabet)
 
     def complement(self) -> "DFA":
         """All words that are not accepted."""
@@ -165,6 +158,8 @@ class DFA:
         Raises:
             InvalidInputError: for alphabets that differ, or an unknown operation.
         """
+        if not isinstance(other, DFA):
+            raise InvalidInputError(f"a DFA is combined with another DFA, got {type(other).__name__}")
         if self.alphabet != other.alphabet:
             raise InvalidInputError(f"the alphabets differ: {self.alphabet[:20]} and {other.alphabet[:20]}")
         if how not in _OPERATIONS:
@@ -176,9 +171,9 @@ class DFA:
 
     def shortest_word(self) -> tuple[Any, ...] | None:
         """A shortest accepted word, the first in the order of the alphabet; None for the empty language."""
-        order, words = self.transducer().reached()
-        found = [words[q] for q in order if self.accepting[q]]
-        return tuple(self.alphabet[x] for x in min(found, key=len)) if found else None
+        origin = breadth_first(self.transitions, self.start)
+        found = next((q for q in origin if self.accepting[q]), None)
+        return None if found is None else tuple(self.alphabet[x] for x in word_to(found, origin))
 
     @property
     def is_empty(self) -> bool:

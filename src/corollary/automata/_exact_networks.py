@@ -1,11 +1,12 @@
-"""Networks that are exact by construction: a finite head, and a read-out that looks its answer up."""
+"""Networks that are exact by construction: a finite head, and a map that looks its answer up."""
 
 from typing import Any
 
+import numpy as np
 import torch
 
-from corollary.automata._constructions import automaton_head
 from corollary.automata._dfa import DFA
+from corollary.automata._finite_head import FiniteHead
 from corollary.automata._transducer import Transducer
 from corollary.automata._transductor import RationalTransductor, TransductorConfig
 from corollary.errors import InvalidInputError
@@ -20,11 +21,11 @@ def from_regex(pattern: str, alphabet: Any, **options: Any) -> RationalTransduct
 
 @torch.no_grad()
 def from_automaton(automaton: DFA | Transducer, *, scale: float | int = 10.0) -> RationalTransductor:
-    r"""A transductor that computes a deterministic automaton exactly: one-hot states, one layer that looks up.
+    r"""A transductor that computes a deterministic automaton exactly: one-hot states, one map that looks up.
 
-    Coordinate (q, x) of the stream is [state before = q] + [symbol = x]: 2 at the pair that is there, 1 or 0 elsewhere.
-    How often each value occurs does not depend on the pair, so the norm is one fixed affine map, a hidden unit fires at
-    its pair alone, and adds to the coordinate of the answer.
+    Where answers depend on the symbol beside the state, states are told apart by the answer with which they were
+    entered; then it is a function of the state. The map that injects it has the answer's coordinate as the column of a
+    state: the stream is wide as there are answers, and the layer adds nothing.
 
     Args:
         automaton: a `DFA` (the answer is 1 where the word so far is accepted, else 0) or a `Transducer`; at most 4,096
@@ -32,7 +33,7 @@ def from_automaton(automaton: DFA | Transducer, *, scale: float | int = 10.0) ->
         scale: of the logits: their margin is about scale times the root of the width.
 
     Returns:
-        A network over numbered symbols (`automaton.codes` encodes words).
+        A network over numbered symbols (`automaton.codes` encodes words), which keeps the `alphabet`.
 
     Raises:
         InvalidInputError: for a transducer that never answers, or too many pairs: use `automaton_head` in a network
@@ -56,28 +57,33 @@ def from_automaton(automaton: DFA | Transducer, *, scale: float | int = 10.0) ->
         raise InvalidInputError(
             f"an automaton that answers is needed, with at most {MAX_PAIRS} pairs of state and symbol, got {n * V}"
         )
-    width = max(n * V, classes, 2)
-    width += width % 2
+    table, answers, start = _entered(machine, classes)
+    width = classes + classes % 2
     config = TransductorConfig(
-        vocab_size=V, classes=classes, width=width, layers=1, heads=1, state="exclusive", attention=False
+        vocab_size=V, classes=classes, width=width, layers=1, heads=1, state="inclusive", attention=False
     )
-    model = RationalTransductor(config, automaton_head(machine))
+    model = RationalTransductor(config, FiniteHead(table, start=start))
     layer: Any = model.layers[0]
     injected: Any = model.inject[0]
-    pair = torch.arange(n * V).view(n, V)
-    model.embedding.weight.zero_().scatter_(1, pair.T, 1.0)
-    injected.weight.zero_().T.scatter_(1, pair, 1.0)
-    ones = V + n - 2
-    mean = (2 + ones) / width
-    spread = ((4 + ones) / width - mean**2 + layer.norm.eps) ** 0.5
-    steep = 40 * spread  # the unit of the pair gets +20, every other -20 or less
-    layer.feed.up.weight.zero_()
-    layer.feed.up.weight[: n * V, : n * V] = steep * torch.eye(n * V)
-    layer.feed.up.bias.fill_(-steep * (1.5 - mean) / spread)
-    layer.feed.down.weight.zero_()
-    answers = torch.from_numpy(machine.outputs).clamp(min=0).reshape(1, -1)
-    layer.feed.down.weight[:, : n * V].scatter_(0, answers, 5.0)  # 20 x 5 = 100 in the stream, beside 2 at most
-    layer.feed.down.bias.zero_()
+    model.embedding.weight.zero_()
+    injected.weight.zero_()[answers, range(len(answers))] = 100.0  # far above the constant in the norm
+    for part in (layer.feed.up, layer.feed.down):
+        part.weight.zero_()
+        part.bias.zero_()
     model.readout.weight.copy_(scale * torch.eye(classes, width))
     model.readout.bias.zero_()
+    model.alphabet = machine.alphabet
     return model
+
+
+def _entered(machine: Transducer, classes: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """The same automaton with the answer in the state: (m, V) transitions, (m,) answers, the start."""
+    pairs = machine.transitions * classes + machine.outputs.clip(0)  # the state that is entered, and the answer
+    allowed = machine.transitions >= 0
+    names = np.unique(pairs[allowed])
+    if not (names // classes == machine.start).any():
+        names = np.unique(np.append(names, machine.start * classes))
+    state, answers = np.divmod(names, classes)
+    stays = np.arange(len(names))[:, None]  # what is forbidden leads nowhere else
+    table = np.where(allowed[state], np.searchsorted(names, pairs[state]), stays)
+    return table, answers, int(np.argmax(state == machine.start))

@@ -10,7 +10,9 @@ Reference: Mohri, arXiv:2602.07599 (abstract read; families named in public note
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -32,6 +34,7 @@ class Family:
         build: `parameters -> (V, d, d)`; must work for any leading number of symbols.
         simplex: whether states are distributions: the initial state is then a softmax.
         fixed: names of parameters that are never trained.
+        recipe: makes the same family again when it is copied or unpickled; None where its functions have names.
 
     Guarantee: none of its own; `families` lists what each of ours promises.
 
@@ -48,6 +51,15 @@ class Family:
     build: Callable[[Parameters], Tensor]
     simplex: bool = False
     fixed: tuple[str, ...] = ()
+    recipe: Callable[[], "Family"] | None = None  # makes it again: functions inside of functions have no pickle
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return super().__reduce_ex__(protocol) if self.recipe is None else (self.recipe, ())
+
+
+def wide(value: Tensor) -> Tensor:
+    """In float32 where it has 16 bits: eight bits of mantissa forget what they counted, and LAPACK has none."""
+    return value.to(torch.promote_types(value.dtype, torch.float32))
 
 
 def cayley(
@@ -299,7 +311,7 @@ def family(name: str, *, scale: float | None = None, **options: Any) -> Family:
         options: `rank`, `gamma` (dplr), `count` (basis, householder).
 
     Raises:
-        InvalidInputError: for an unknown name or option.
+        InvalidInputError: for an unknown name or option, or one that is not positive.
 
     Guarantee: see `families`.
 
@@ -311,7 +323,12 @@ def family(name: str, *, scale: float | None = None, **options: Any) -> Family:
     if name not in _MAKERS:
         raise InvalidInputError(f"no family is called {name!r}; known: {', '.join(_MAKERS)}")
     make, usual = _MAKERS[name]
+    for option, kind in (("gamma", Real), ("rank", Integral), ("count", Integral)):
+        value: Any = options.get(option, 1)
+        if not isinstance(value, kind) or not 0 < value < math.inf:  # type: ignore[operator]
+            raise InvalidInputError(f"`{option}` must be a positive {kind.__name__.lower()} number, got {value!r}")
     try:
-        return make(usual if scale is None else float(scale), **options)
+        made = make(usual if scale is None else float(scale), **options)
     except TypeError:
         raise InvalidInputError(f"family {name!r} does not take the options {sorted(options)}") from None
+    return replace(made, recipe=partial(family, name, scale=scale, **options))

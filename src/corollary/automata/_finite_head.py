@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from corollary.automata._heads import Head
-from corollary.automata._scan import check_symbols
+from corollary.automata._scan import checked
 from corollary.errors import InvalidInputError
 
 
@@ -67,7 +67,7 @@ class FiniteHead(Head):
         self, symbols: Tensor, *, mask: Tensor | None = None, initial: Tensor | None = None, reverse: bool = False
     ) -> Int[Tensor, "b t 1"]:
         """(B, T, 1) number of the state after every symbol."""
-        check_symbols(symbols, self.vocab_size)
+        symbols = checked(symbols, self.vocab_size, mask)
         begin = self.initial_state() if initial is None else initial
         q = begin.expand(len(symbols), 1)[:, 0].long().cpu().numpy()
         x = symbols.cpu().numpy().T

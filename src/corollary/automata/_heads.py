@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from corollary.automata._families import Family, Parameters, family
-from corollary.automata._scan import STATES, check_symbols, full_precision, scan
+from corollary.automata._families import Family, Parameters, family, wide
+from corollary.automata._scan import METHODS, STATES, checked, full_precision, scan
 from corollary.errors import InvalidInputError
 
 
@@ -56,24 +56,30 @@ class Head(nn.Module):
         reverse: bool = False,
     ) -> tuple[Float[Tensor, "b t f"], Shaped[Tensor, "b s"]]:
         """Features (B, T, f) and the state (B, d) to go on with."""
-        if state not in STATES:
-            raise InvalidInputError(f"`state` is one of {', '.join(STATES)}, got {state!r}")
+        after, begin = self.run(symbols, mask=mask, initial=initial, reverse=reverse)
+        last = begin if after.shape[1] == 0 else after[:, 0] if reverse else after[:, -1]
+        return self.shown(after, begin, state=state, reverse=reverse), last
+
+    def run(
+        self, symbols: Tensor, *, mask: Tensor | None = None, initial: Tensor | None = None, reverse: bool = False
+    ) -> tuple[Shaped[Tensor, "b t s"], Shaped[Tensor, "b s"]]:
+        """States (B, T, s) after every symbol, and those (B, s) before the first."""
         begin = self.initial_state() if initial is None else initial
         begin = begin.expand(len(symbols), begin.shape[-1])
-        after = self.states(symbols, mask=mask, initial=begin, reverse=reverse)
-        if after.shape[1] == 0:
-            last = begin
-        else:
-            last = after[:, 0] if reverse else after[:, -1]
-        if state != "inclusive":
-            edge = begin[:, None].to(after.dtype)
-            before = torch.cat([after[:, 1:], edge], 1) if reverse else torch.cat([edge, after[:, :-1]], 1)
-            before = before[:, : after.shape[1]]
+        return self.states(symbols, mask=mask, initial=begin, reverse=reverse), begin
+
+    def shown(
+        self, after: Tensor, begin: Tensor, *, state: str = "inclusive", reverse: bool = False
+    ) -> Float[Tensor, "b t f"]:
+        """What the states of `run` look like: the state after each symbol, before it, or both."""
+        if state not in STATES:
+            raise InvalidInputError(f"`state` is one of {', '.join(STATES)}, got {state!r}")
         if state == "inclusive":
-            return self.vectors_of(after), last
-        if state == "exclusive":
-            return self.vectors_of(before), last
-        return torch.cat([self.vectors_of(before), self.vectors_of(after)], dim=-1), last
+            return self.vectors_of(after)
+        edge = begin[:, None].to(after.dtype)
+        before = torch.cat([after[:, 1:], edge], 1) if reverse else torch.cat([edge, after[:, :-1]], 1)
+        before = self.vectors_of(before[:, : after.shape[1]])
+        return before if state == "exclusive" else torch.cat([before, self.vectors_of(after)], dim=-1)
 
     def forward(self, symbols: Tensor, **options: Any) -> Float[Tensor, "b t f"]:
         """Features of `stream`, whose options it takes."""
@@ -130,6 +136,8 @@ class RationalHead(Head):
         super().__init__()
         if vocab_size < 1 or dim < 1:
             raise InvalidInputError(f"a head needs at least one symbol and one dimension, got {vocab_size} and {dim}")
+        if method not in METHODS:
+            raise InvalidInputError(f"`method` is one of {', '.join(METHODS)}, got {method!r}")
         if family in ("rotation", "affine") and (dim < 2 or (family == "rotation" and dim % 2)):
             raise InvalidInputError(f"family {family!r} does not fit dimension {dim}; rotations need an even one")
         self.vocab_size, self.dim, self.method = vocab_size, dim, method
@@ -145,41 +153,39 @@ class RationalHead(Head):
         self.alpha = nn.Parameter(_first_state(family, dim, draw))
 
     def matrices(self) -> Float[Tensor, "v d d"]:
-        """(V, d, d) matrices of the symbols, at the present parameters."""
+        """(V, d, d) matrices of the symbols, at the present parameters; in float32 where these have 16 bits."""
         return self._built(dict(self.weights.items()))
 
     def _built(self, p: Parameters) -> Tensor:
         with full_precision(self.alpha.device.type):
-            return self.family.build(p)
+            return self.family.build({name: wide(value) for name, value in p.items()})
 
     def initial_state(self) -> Float[Tensor, " d"]:
         """(d,) state before the first symbol."""
+        alpha = wide(self.alpha)
         if self.family.simplex:
-            return self.alpha.softmax(-1)
+            return alpha.softmax(-1)
         if self.description["family"] in ("affine", "free", "random"):
-            return self.alpha
-        return self.alpha * (math.sqrt(self.dim) / self.alpha.norm().clamp(min=1e-12))
+            return alpha
+        return alpha * (math.sqrt(self.dim) / alpha.norm().clamp(min=1e-12))
 
     def states(
         self, symbols: Tensor, *, mask: Tensor | None = None, initial: Tensor | None = None, reverse: bool = False
     ) -> Float[Tensor, "b t d"]:
         """(B, T, d) state after every symbol; diagonal and rotation heads by cumulative sums."""
         h0 = self.initial_state() if initial is None else initial
+        symbols = checked(symbols, self.vocab_size, mask)
         name = self.description["family"]
         if self.method == "auto" and name in ("diagonal", "diagonal-signed", "rotation"):
             from corollary.automata._shortcuts import diagonal_states, rotation_states
 
-            check_symbols(symbols, self.vocab_size)
             if name == "rotation":
-                return rotation_states(self.weights["angle"], symbols, h0, mask=mask, reverse=reverse)
+                return rotation_states(wide(self.weights["angle"]), symbols, h0, mask=mask, reverse=reverse)
             factors = torch.diagonal(self.matrices(), dim1=-2, dim2=-1)
             if bool((factors != 0).all()):  # one that underflowed has no logarithm, and no gradient by it
                 return diagonal_states(factors, symbols, h0, mask=mask, reverse=reverse)
         M = None
-        if (
-            symbols.numel() < self.vocab_size
-        ):  # of a large vocabulary only the symbols that occur have their matrices made
-            check_symbols(symbols, self.vocab_size)
+        if symbols.numel() < self.vocab_size:  # of a large vocabulary only the symbols that occur have matrices made
             used, symbols = symbols.unique(return_inverse=True)
             p = {n: v if n.startswith("shared_") else v[used] for n, v in self.weights.items()}
             M = self._built(p) if len(used) else None
@@ -286,9 +292,10 @@ class ContinuousHead(nn.Module):
 
     def initial_state(self) -> Float[Tensor, " d"]:
         """(d,) state before the first input."""
+        alpha = wide(self.alpha)
         if self.family.simplex:
-            return self.alpha.softmax(-1)
-        return self.alpha * (math.sqrt(self.dim) / self.alpha.norm().clamp(min=1e-12))
+            return alpha.softmax(-1)
+        return alpha * (math.sqrt(self.dim) / alpha.norm().clamp(min=1e-12))
 
     def forward(
         self, vectors: Float[Tensor, "b t w"], *, initial: Tensor | None = None, **options: Any
@@ -296,7 +303,7 @@ class ContinuousHead(nn.Module):
         """(B, T, d) states; options as in `scan`."""
         B, T, _ = vectors.shape
         parts = self.map(vectors).reshape(B * T, -1).split([s.numel() for s in self.shapes.values()], dim=-1)
-        dtype = self.alpha.dtype  # autocast may have made the parts shorter
+        dtype = wide(self.alpha).dtype  # autocast may have made the parts shorter
         p = {n: part.reshape(-1, *shape).to(dtype) for (n, shape), part in zip(self.shapes.items(), parts, strict=True)}
         with full_precision(vectors.device.type):
             M = self.family.build(p).view(B, T, self.dim, self.dim)

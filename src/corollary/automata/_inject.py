@@ -2,9 +2,11 @@
 
 The state of the automaton is computed from `input_ids` before the model runs and added, through one linear map a
 layer, to what each layer gets. Maps start at zero: the model is at first exactly what it was. During generation the
-state travels on the cache object, so that it is right for several streams, and follows beams.
+states of all places travel on the cache object, so that they are right for several streams, follow beams, and are
+those of the prefix where a cache is cropped.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,13 @@ from torch import Tensor, nn
 
 from corollary.automata._heads import Head
 from corollary.automata._scan import STATES
-from corollary.automata._storage import arrays, head_from
+from corollary.automata._storage import arrays, count, fit, head_from, shortened, tensors
 from corollary.errors import InvalidFileError, InvalidInputError
 from corollary.models import _storage
 
 KIND = "rational-injection"
-_MARK = "_corollary_rational_state"
+_MARK = "_corollary_rational_states"  # on a cache: (B, seen, s) states after every place
+_CHOOSERS = ("reorder_cache", "batch_select_indices", "batch_repeat_interleave")  # methods that change its rows
 
 
 class Injection(nn.Module):
@@ -51,7 +54,7 @@ class Injection(nn.Module):
         for linear in self.maps:
             nn.init.zeros_(linear.weight)  # type: ignore[arg-type]
         self._features: Tensor | None = None
-        self._last: tuple[Tensor, int] | None = None
+        self._states: Tensor | None = None  # of all places so far
         self._handles: list[Any] = []
 
     def remove(self) -> None:
@@ -66,6 +69,7 @@ class Injection(nn.Module):
         if told is None:
             raise InvalidInputError(f"a {type(self.head).__name__} cannot be written to a file")
         header = {"kind": KIND, "head": told, "width": self.width, "layers": len(self.maps), "state": self.state}
+        header |= shortened(self)
         _storage.write_model(
             folder, {**header, "fingerprint": _storage.fingerprint(header, arrays(self))}, arrays(self)
         )
@@ -77,14 +81,19 @@ class Injection(nn.Module):
         _storage.require(header["kind"] == KIND, path, f"of kind {header['kind']!r}, not {KIND}")
         weights = _storage.read_arrays(folder, header)
         told: dict[str, Any] = {n: header.get(n) for n in ("kind", "head", "width", "layers", "state")}
+        told |= {n: header[n] for n in ("bfloat16",) if n in header}
         _storage.require(
             _storage.fingerprint(told, weights) == header.get("fingerprint"), path, "changed since it was saved"
         )
         try:
-            head: Any = head_from(told["head"])
+            shapes = {name: tuple(a.shape) for name, a in weights.items()}
+            head: Any = head_from(told["head"], shapes, "head.")
+            count(shapes, "maps.", ".weight", told["layers"])
+            features = head.dim * (2 if told["state"] == "both" else 1)
+            fit({f"maps.{i}.weight": (told["width"], features) for i in range(told["layers"])}, shapes)
             made = cls(head, width=told["width"], layers=told["layers"], state=told["state"])
-            made.load_state_dict({n: torch.from_numpy(a) for n, a in weights.items()}, assign=True)
-        except (InvalidInputError, RuntimeError, TypeError, AttributeError) as problem:
+            made.load_state_dict(tensors(weights, header), assign=True)
+        except (InvalidInputError, RuntimeError, TypeError, KeyError, AttributeError) as problem:
             raise InvalidFileError(path, f"sizes that do not fit ({problem})", "save it again") from None
         return made
 
@@ -102,48 +111,45 @@ class Injection(nn.Module):
                 "model with `use_cache=False`, or with a cache object of transformers"
             )
         seen = int(cache.get_seq_length()) if cache is not None else 0
-        kept = getattr(cache, _MARK, None)
-        if seen and (kept is None or kept[1] != seen):
+        kept = getattr(cache, _MARK, None) if seen else None
+        if seen and (kept is None or kept.shape[1] < seen or len(kept) != len(ids)):
             raise InvalidInputError("this cache does not hold the state of the rational head; start without a cache")
         mask = kwargs.get("attention_mask")
         mask = mask[:, -ids.shape[1] :].bool() if mask is not None and mask.ndim == 2 else None
-        initial = kept[0] if seen and kept is not None else None
-        self._features, last = self.head.stream(ids, state=self.state, mask=mask, initial=initial)
-        self._last = (last.detach(), seen + ids.shape[1])
+        initial = None if kept is None else kept[:, seen - 1]
+        after, begin = self.head.run(ids, mask=mask, initial=initial)
+        self._features = self.head.shown(after, begin, state=self.state)
+        self._states = after.detach() if kept is None else torch.cat([kept[:, :seen], after.detach()], 1)
 
     def _after(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        states, self._features, self._states = self._states, None, None
         cache = getattr(output, "past_key_values", None)
-        self._features = None
-        if cache is None or self._last is None:
+        if cache is None or states is None:
             return
-        setattr(cache, _MARK, self._last)
-        if not hasattr(cache, _MARK + "_reorder"):
-            plain = cache.reorder_cache
+        setattr(cache, _MARK, states)
+        for name in _CHOOSERS:
+            if hasattr(type(cache), name) and name not in vars(cache):
+                setattr(cache, name, partial(_choose, cache, name))
 
-            def reorder_cache(beams: Tensor) -> None:
-                plain(beams)
-                state, seen = getattr(cache, _MARK)
-                setattr(cache, _MARK, (state.index_select(0, beams.to(state.device)), seen))
-
-            cache.reorder_cache = reorder_cache
-            setattr(cache, _MARK + "_reorder", True)
-
-    def _layer(self, index: int) -> Any:
-        def add(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-            h = self._features
-            assert h is not None
-            if args:
-                return (self._added(index, args[0], h), *args[1:]), kwargs
-            return args, {**kwargs, "hidden_states": self._added(index, kwargs["hidden_states"], h)}
-
-        return add
+    def _before_layer(
+        self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        h = self._features
+        if h is None:
+            raise InvalidInputError(
+                "a layer of this model was called outside of the model, which alone computes the state that it reads; "
+                "call the model itself, not its base, without gradient checkpointing, or `.remove()` the head"
+            )
+        if args:
+            return (self._added(index, args[0], h), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": self._added(index, kwargs["hidden_states"], h)}
 
     def _added(self, index: int, x: Tensor, h: Tensor) -> Float[Tensor, "b t w"]:
         linear: Any = self.maps[index]
         return x + linear(h.to(linear.weight.dtype)).to(x.dtype)
 
 
-def inject(model: nn.Module, head: Head | str | Path, *, state: str = "inclusive") -> Injection:
+def inject(model: nn.Module, head: Head | str | Path, *, state: str | None = None) -> Injection:
     """Let every layer of a Hugging Face decoder read the state of a rational head.
 
     Args:
@@ -151,18 +157,19 @@ def inject(model: nn.Module, head: Head | str | Path, *, state: str = "inclusive
             in place: head and maps become its submodule `rational`, trained with it.
         head: over at least the model's vocabulary; or the folder of a saved injection. For large vocabularies take
             `family="basis"`, whose matrices share a few, or a `FiniteHead` over your tokens.
-        state: what is injected.
+        state: what is injected; None for `inclusive`, or for what a saved injection says.
 
     Returns:
         The injection: `.remove()` takes it out, `.save_pretrained(folder)` keeps it (beside the model's own
         `save_pretrained`).
 
     Raises:
-        InvalidInputError: for a model without a list of layers, a head over another vocabulary, or one that has a head
-            already.
+        InvalidInputError: for a model without a list of layers, a head over another vocabulary, one that has a head
+            already, or another `state` than that of a saved injection.
 
-    Guarantee: before training the model's outputs are unchanged; with a cache, with left padding and with beams,
-        generation gives what the whole forward pass gives, within rounding.
+    Guarantee: before training the model's outputs are unchanged; with a cache, with left padding, with beams and where
+        a cache is cropped, repeated or copied, generation gives what the whole forward pass gives, within rounding.
+        Deep copies and pickles of the model have a head of their own.
 
     Example:
         >>> import torch
@@ -188,9 +195,17 @@ def inject(model: nn.Module, head: Head | str | Path, *, state: str = "inclusive
             "this model has a rational head already; call `.remove()` and delete `model.rational` first"
         )
     if isinstance(head, Head):
-        made = Injection(head, width=width, layers=len(layers), state=state)
-    else:
+        made = Injection(head, width=width, layers=len(layers), state=state or "inclusive")
+    elif isinstance(head, str | Path):
         made = Injection.from_pretrained(head)
+        if state not in (None, made.state):
+            raise InvalidInputError(
+                f"the saved injection shows the {made.state} state, `state` says {state!r}; leave `state` away"
+            )
+    else:
+        raise InvalidInputError(
+            f"a head over symbols, or the folder of a saved injection, is injected, got {type(head).__name__}"
+        )
     if made.head.vocab_size < vocabulary or made.width != width or len(made.maps) != len(layers):
         raise InvalidInputError(
             f"the head reads {made.head.vocab_size} symbols for {len(made.maps)} layers of width {made.width}; the "
@@ -200,11 +215,23 @@ def inject(model: nn.Module, head: Head | str | Path, *, state: str = "inclusive
     made.to(weight.device)
     model.rational = made
     made._handles = [model.register_forward_pre_hook(made._before, with_kwargs=True)]
-    made._handles.append(model.register_forward_hook(made._after, with_kwargs=True))
-    made._handles += [
-        layer.register_forward_pre_hook(made._layer(i), with_kwargs=True) for i, layer in enumerate(layers)
+    made._handles.append(model.register_forward_hook(made._after, with_kwargs=True, always_call=True))
+    made._handles += [  # methods and partials of them: copies of the model refer to the copied injection
+        layer.register_forward_pre_hook(partial(made._before_layer, i), with_kwargs=True)
+        for i, layer in enumerate(layers)
     ]
     return made
+
+
+def _choose(cache: Any, name: str, rows: Any) -> None:
+    """A method of a cache that chooses among its rows, which the states of the head follow."""
+    getattr(type(cache), name)(cache, rows)
+    states = getattr(cache, _MARK)
+    if name == "batch_repeat_interleave":
+        states = states.repeat_interleave(rows, 0)
+    else:
+        states = states.index_select(0, torch.as_tensor(rows, device=states.device))
+    setattr(cache, _MARK, states)
 
 
 def _layers_of(model: nn.Module) -> nn.ModuleList:

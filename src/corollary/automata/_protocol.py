@@ -41,17 +41,19 @@ def learn(
         batch: words of an update, all of one length.
         lengths: shortest and longest, uniform; words that are too short for the task are left out.
         curriculum: let the longest rise over the first half of the steps.
-        lr: highest step size; one cycle, a twentieth of it warm-up, gradients clipped at norm 1.
+        lr: highest step size; one cycle, a twentieth of it warm-up, gradients clipped at norm 1. Of AdamW only.
         weight_decay: of AdamW; zero, since it pulls the angles of a head towards zero.
         seed: of the words.
-        optimizer: another torch optimizer over the model's parameters, instead of AdamW.
+        optimizer: another torch optimizer over the model's parameters, instead of AdamW. The highest step size of each
+            of its groups is that group's own `lr`, which it has again afterwards; momentum stays as it is.
         progress: called with the number of steps done and the loss.
 
     Returns:
         The last loss.
 
     Raises:
-        InvalidInputError: for options out of range, or a loss that is not finite.
+        InvalidInputError: for options out of range, a model with fewer outputs than the task has answers, or a loss
+            that is not finite.
 
     Guarantee: none; certify what was learned.
 
@@ -74,7 +76,10 @@ def learn(
     if not weights:
         raise InvalidInputError(f"this {type(model).__name__} has nothing that is trained; unfreeze a parameter")
     own = optimizer or torch.optim.AdamW(weights, lr=lr, weight_decay=weight_decay)
-    rates = torch.optim.lr_scheduler.OneCycleLR(own, lr, total_steps=steps + 1, pct_start=0.05)
+    peaks = [float(group["lr"]) for group in own.param_groups]
+    rates = torch.optim.lr_scheduler.OneCycleLR(
+        own, peaks, total_steps=steps + 1, pct_start=0.05, cycle_momentum=optimizer is None
+    )
     last = float("nan")
     for step in range(steps):
         top = lengths[1]
@@ -82,6 +87,10 @@ def learn(
             top = shortest + int((top - shortest) * min(1.0, 2 * (step + 1) / steps))
         x, y = task.sample(batch, int(rng.integers(shortest, top + 1)), rng)
         logits = model(torch.from_numpy(x).to(weights[0].device))
+        if y.max(initial=0) >= logits.shape[-1]:
+            raise InvalidInputError(
+                f"{task.name!r} has the answer {y.max()}, the model {logits.shape[-1]} outputs; raise its `classes`"
+            )
         wanted = torch.from_numpy(y).to(logits.device).flatten()
         loss = functional.cross_entropy(logits.flatten(0, 1), wanted, ignore_index=SILENT)
         if not torch.isfinite(loss):
@@ -94,6 +103,8 @@ def learn(
         last = loss.item()
         if progress is not None:
             progress(step + 1, last)
+    for group, peak in zip(own.param_groups, peaks, strict=True):
+        group["lr"] = peak
     return last
 
 

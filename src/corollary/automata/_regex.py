@@ -2,7 +2,8 @@
 
 Syntax: symbols, `.` (any symbol), `|`, `*`, `+`, `?`, `{m}`, `{m,}`, `{m,n}`, groups, classes `[ab]`, `[a-c]`, `[^a]`,
 and a backslash before a symbol that is also an operator. The empty pattern is the empty word, an empty class the empty
-language.
+language. All else that is read means what Python's `re.fullmatch` means by it (so a `?` behind a repetition changes
+nothing: it only asks for shorter matches first); what Python knows beyond is refused.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,9 @@ from corollary.errors import InvalidInputError
 
 MAX_REPEATS = 1000
 MAX_DEPTH = 50  # of nested groups: the parser and the builder recurse
-_OPERATORS = frozenset("|*+?(){}[].\\")
+MAX_SIZE = 1 << 18  # of the nondeterministic automaton, counts multiplied out
+MAX_MEMBERS = 1 << 24  # of all sets of states, in making it deterministic
+_OPERATORS = frozenset("|*+?(){}[].\\^$")
 
 # A fragment of a nondeterministic automaton is a function: it adds its states to `edges` and returns (first, last).
 
@@ -26,7 +29,7 @@ class _Parser:
         self.alphabet = alphabet
 
     def fail(self, what: str) -> InvalidInputError:
-        return InvalidInputError(f"pattern {self.pattern!r}, place {self.at}: {what}")
+        return InvalidInputError(f"pattern {self.pattern[:99]!r}, place {self.at}: {what}")
 
     def peek(self) -> str:
         return self.pattern[self.at : self.at + 1]
@@ -42,6 +45,7 @@ class _Parser:
         tree = self.union()
         if self.at < len(self.pattern):
             raise self.fail(f"{self.peek()!r} is not expected here; escape it with a backslash if it is a symbol")
+        self.bound(tree)
         return tree
 
     def union(self) -> Any:
@@ -63,16 +67,33 @@ class _Parser:
 
     def repeated(self) -> Any:
         tree = self.atom()
-        while (char := self.peek()) and char in "*+?{":
+        if (char := self.peek()) and char in "*+?{":
             self.at += 1
             low, high = {"*": (0, None), "+": (1, None), "?": (0, 1)}.get(char) or self.counts()
             tree = ("repeat", tree, low, high)
+            self.bound(tree)
+            self.at += self.peek() == "?"  # lazy: the same language
+            if (char := self.peek()) and char in "*+?{":
+                raise self.fail(f"{char!r} follows a repetition; put what it repeats into a group")
         return tree
+
+    def bound(self, tree: Any) -> None:
+        if self.size(tree) > MAX_SIZE:
+            raise self.fail(f"with counts multiplied out it has more than {MAX_SIZE} places; use smaller counts")
+
+    def size(self, tree: Any) -> int:
+        """Symbols and groups, counts multiplied out: half of the states of the nondeterministic automaton."""
+        if tree[0] == "one of":
+            return 1
+        if tree[0] == "repeat":
+            _, inner, low, high = tree
+            return 1 + self.size(inner) * (low + 1 if high is None else high)
+        return 1 + sum(map(self.size, tree[1]))
 
     def counts(self) -> tuple[int, int | None]:
         end = self.pattern.find("}", self.at)
         parts = self.pattern[self.at : end].split(",") if end >= 0 else []
-        sound = len(parts) in (1, 2) and parts[0].isdigit() and all(p.isdigit() or not p for p in parts[1:])
+        sound = len(parts) in (1, 2) and parts[0] and all(set(p) <= set("0123456789") for p in parts)
         if not sound:
             raise self.fail("a count is written {m}, {m,} or {m,n}")
         self.at = end + 1
@@ -95,20 +116,29 @@ class _Parser:
         if char == ".":
             return ("one of", frozenset(range(len(self.alphabet))))
         if char == "\\":
-            return ("one of", frozenset([self.code(self.take())]))
+            return ("one of", frozenset([self.code(self.escaped())]))
+        if char in "^$":
+            raise self.fail(f"the whole word must match anyway: leave {char!r} away, or escape it if it is a symbol")
         if char in _OPERATORS:
             raise self.fail(f"{char!r} has nothing to act on; escape it with a backslash if it is a symbol")
         return ("one of", frozenset([self.code(char)]))
+
+    def escaped(self) -> str:
+        char = self.take()
+        if char.isascii() and char.isalnum():
+            raise self.fail(f"a backslash before {char!r} has a meaning of its own elsewhere; write the symbols out")
+        return char
 
     def symbol_class(self) -> frozenset[int]:
         negated = self.peek() == "^"
         self.at += negated
         chosen: set[int] = set()
         while (char := self.take()) != "]":
-            char = self.take() if char == "\\" else char
+            char = self.escaped() if char == "\\" else char
             if self.peek() == "-" and self.pattern[self.at + 1 : self.at + 2] not in ("]", ""):
                 self.at += 1
                 last = self.take()
+                last = self.escaped() if last == "\\" else last
                 between = {i for s, i in self.number.items() if isinstance(s, str) and char <= s <= last}
                 if not between:
                     raise self.fail(f"no symbol of the alphabet lies from {char!r} to {last!r}")
@@ -194,15 +224,16 @@ def compile_pattern(pattern: str, alphabet: Sequence[Any], *, limit: int = 1 << 
     builder = _Builder()
     first, last = builder.add(_Parser(pattern, alphabet).whole())
     start = builder.closure(frozenset([first]))
-    number, order, table = {start: 0}, [start], []
+    number, order, table, members = {start: 0}, [start], [], len(start)
     for states in order:
         row = []
         for symbol in range(len(alphabet)):
             moved = frozenset(to for s in states for symbols, to in builder.loud.get(s, ()) if symbol in symbols)
             after = builder.closure(moved)
             if after not in number:
-                if len(number) >= limit:
-                    raise InvalidInputError(f"pattern {pattern!r} needs more than {limit} states; simplify it")
+                members += len(after)
+                if len(number) >= limit or members > MAX_MEMBERS:
+                    raise InvalidInputError(f"pattern {pattern[:99]!r} needs more than {limit} states; simplify it")
                 number[after] = len(number)
                 order.append(after)
             row.append(number[after])

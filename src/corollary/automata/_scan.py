@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
@@ -46,8 +46,9 @@ def scan(
             (log2 T dependent steps, T log T d^3 work: where launches are dear); `auto` picks by size and device.
         state: `inclusive` gives h_t at place t, `exclusive` h_{t-1}, `both` (B, T, 2d): exclusive, then inclusive.
         bias: (V, d), the affine part; with matrices for each place (B, T, d). It and `initial` take the dtype of the
-            matrices: any real or complex one, or integers, which stay exact.
-        mask: (B, T) bool, False where a place is padding and must not advance the state.
+            matrices: any real or complex one, or integers, which stay exact; one that this would cut is refused.
+        mask: (B, T) bool, False where a place is padding and must not advance the state; such a place may hold any
+            number.
         reverse: read from the right: h_t = M_{x_t} h_{t+1}; `exclusive` is then the state to the right.
 
     Returns:
@@ -189,7 +190,7 @@ def _prepared(
         symbols = torch.arange(B * T, device=matrices.device).view(B, T)
         matrices = matrices.flatten(0, 1)
         bias = None if bias is None else bias.flatten(0, 1)
-    check_symbols(symbols, len(matrices))
+    symbols = checked(symbols, len(matrices), mask)
     d = matrices.shape[-1]
     if matrices.ndim != 3 or matrices.shape[1] != d or initial.shape not in ((d,), (len(symbols), d)):
         raise InvalidInputError(
@@ -198,28 +199,36 @@ def _prepared(
         )
     if bias is not None and bias.shape != matrices.shape[:2]:
         raise InvalidInputError(f"`bias` must be (V, d), got {tuple(bias.shape)} for matrices {tuple(matrices.shape)}")
-    if not torch.isfinite(matrices.detach().sum()):
+    for name, value in (("initial", initial), ("bias", bias)):
+        if value is not None and not torch.can_cast(value.dtype, matrices.dtype):
+            raise InvalidInputError(
+                f"`{name}` of {value.dtype} would be cut to the {matrices.dtype} of the matrices; convert these first"
+            )
+    if not torch.isfinite(matrices.detach()).all():
         raise InvalidInputError("the matrices hold NaN or infinity; lower the learning rate, or constrain the family")
     if mask is not None:
-        if mask.shape != symbols.shape or mask.dtype != torch.bool:
-            raise InvalidInputError(
-                f"`mask` must be (B, T) bool, got {tuple(mask.shape)} {mask.dtype} for symbols {tuple(symbols.shape)}"
-            )
         symbols = symbols.masked_fill(~mask, len(matrices))  # one more symbol, which does nothing
         matrices = torch.cat([matrices, torch.eye(d, dtype=matrices.dtype, device=matrices.device)[None]])
         bias = None if bias is None else functional.pad(bias, (0, 0, 0, 1))
     h0 = initial.to(matrices.dtype).expand(len(symbols), d)
-    return matrices, symbols.T.long().contiguous(), h0, None if bias is None else bias.to(matrices.dtype)
+    return matrices, symbols.T.contiguous(), h0, None if bias is None else bias.to(matrices.dtype)
 
 
-def check_symbols(symbols: Tensor, V: int) -> None:
-    """Raise where symbols are no (B, T) integers in [0, V)."""
-    if symbols.ndim != 2 or symbols.is_floating_point() or symbols.dtype == torch.bool:
-        raise InvalidInputError(
-            f"`symbols` must be (B, T) integers, got {tuple(symbols.shape)} {symbols.dtype}; encode words first"
-        )
+def checked(symbols: Tensor, V: int, mask: Tensor | None = None) -> Int[Tensor, "b t"]:
+    """Symbols as int64, 0 where the mask hides them; raises where the others are no (B, T) integers in [0, V)."""
+    whole = isinstance(symbols, Tensor) and not symbols.is_floating_point() and not symbols.is_complex()
+    if not whole or symbols.ndim != 2 or symbols.dtype == torch.bool:
+        told = f"{tuple(symbols.shape)} {symbols.dtype}" if isinstance(symbols, Tensor) else type(symbols).__name__
+        raise InvalidInputError(f"`symbols` must be (B, T) integers, got {told}; encode words first")
+    symbols = symbols.long()
+    if mask is not None:
+        if not isinstance(mask, Tensor) or mask.shape != symbols.shape or mask.dtype != torch.bool:
+            told = f"{tuple(mask.shape)} {mask.dtype}" if isinstance(mask, Tensor) else type(mask).__name__
+            raise InvalidInputError(f"`mask` must be (B, T) bool, got {told} for symbols {tuple(symbols.shape)}")
+        symbols = symbols.masked_fill(~mask, 0)
     if symbols.numel() and (int(symbols.min()) < 0 or int(symbols.max()) >= V):
         raise InvalidInputError(
             f"symbols from {int(symbols.min())} to {int(symbols.max())} were given, the alphabet has {V} "
             f"(0 to {V - 1}); mark padding by `mask`"
         )
+    return symbols

@@ -110,6 +110,13 @@ def snap(
     """
     if isinstance(head, FiniteHead):
         return head
+    if not isinstance(head, Head):
+        raise InvalidInputError(f"a head over finitely many symbols is snapped, got {type(head).__name__}")
+    numbers = [*head.parameters(), *head.buffers()]
+    if not all(bool(torch.isfinite(p).all()) for p in numbers):
+        raise InvalidInputError(
+            "the head holds NaN or infinity, which no state is near; train it again, at a lower `lr`"
+        )
     if isinstance(head, DirectSum):  # all parts by vectors
         head = DirectSum([h.represent() if isinstance(h, FiniteHead) else h for h in head.heads])
     if q_max < 1 or limit < 1 or not 0 < tolerance < 1:
@@ -352,7 +359,6 @@ def snap_network(model: Any, q_max: int = 60, *, answer: ReadOut | None = None, 
     if answer is None and model.depends_on_state_only:
         answer = read_out_of(model)
     finite = model.head.snap(q_max, answer=answer, **options)
-    made = copy.copy(model)
-    made._modules = dict(model._modules)  # the layers are shared, the head is not
+    made = copy.deepcopy(model)
     made.head = finite
     return made

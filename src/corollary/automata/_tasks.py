@@ -74,7 +74,7 @@ class Task:
 
 def check_size(task: Any, batch: int, length: int) -> None:
     """Raise where a task has no words of this length, or none are wanted."""
-    if length < task.shortest or batch < 1:
+    if not all(isinstance(n, int | np.integer) for n in (batch, length)) or length < task.shortest or batch < 1:
         raise InvalidInputError(
             f"{batch} words of {length} symbols were asked for; {task.name!r} makes one or more, of at least "
             f"{task.shortest} symbols"

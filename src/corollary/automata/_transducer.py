@@ -1,7 +1,7 @@
 """Finite transducers: automata that answer after every symbol, the form in which tasks and certificates are stated."""
 
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,6 +97,9 @@ class Transducer:
     def codes(self, word: Sequence[Any]) -> list[int]:
         """Numbers of the symbols of a word."""
         number = {s: i for i, s in enumerate(self.alphabet)}
+        if not isinstance(word, Iterable):
+            raise InvalidInputError(f"a word is a sequence of symbols, got {type(word).__name__}")
+        word = list(word)
         try:
             return [number[s] for s in word]
         except (KeyError, TypeError):
@@ -124,42 +127,93 @@ class Transducer:
 
     def reached(self) -> tuple[list[int], dict[int, tuple[int, ...]]]:
         """States in the order in which they are reached, and a shortest word to each."""
-        words: dict[int, tuple[int, ...]] = {self.start: ()}
-        order = [self.start]
-        for q in order:
-            for x, after in enumerate(self.transitions[q].tolist()):
-                if after >= 0 and after not in words:
-                    words[after] = (*words[q], x)
-                    order.append(after)
-        return order, words
+        origin = breadth_first(self.transitions, self.start)
+        words: dict[int, tuple[int, ...]] = {}
+        for q, (before, x) in origin.items():
+            words[q] = (*words[before], x) if q != self.start else ()
+        return list(origin), words
 
     def minimise(self) -> "Transducer":
-        """The least transducer with the same answers to the same allowed words (Moore's refinement)."""
-        order, _ = self.reached()
-        table, out = self.transitions[order], self.outputs[order]
-        number = np.full(self.states + 1, -1)
-        number[order] = np.arange(len(order))
-        table = np.where(table >= 0, number[table], -1)
-        _, block = np.unique(np.hstack([out, table >= 0]), axis=0, return_inverse=True)
-        block = block.reshape(-1)
-        while True:
-            after = np.where(table >= 0, block[table], -1)
-            _, finer = np.unique(np.column_stack([block, after]), axis=0, return_inverse=True)
-            finer = finer.reshape(-1)
-            if finer.max() == block.max():
-                break
-            block = finer
-        _, first = np.unique(block, return_index=True)
-        small = np.where(table[first] >= 0, block[table[first]], -1)
-        return Transducer(*_ordered(small, out[first], int(block[0])), alphabet=self.alphabet)
+        """The least transducer with the same answers to the same allowed words."""
+        return Transducer(*minimal(self.transitions, self.outputs, self.start), alphabet=self.alphabet)
 
 
-def _ordered(table: np.ndarray, out: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """The same tables with states numbered in the order in which they are reached: equal machines are equal arrays."""
-    order, _ = Transducer(table, out, start).reached()
-    number = np.full(len(table) + 1, -1)
+def breadth_first(table: np.ndarray, start: int) -> dict[int, tuple[int, int]]:
+    """State -> (the state it is first reached from, by which symbol), in the order in which they are reached."""
+    origin = {start: (start, SILENT)}
+    waiting = deque([start])
+    rows = table.tolist()
+    while waiting:
+        q = waiting.popleft()
+        for x, after in enumerate(rows[q]):
+            if after >= 0 and after not in origin:
+                origin[after] = (q, x)
+                waiting.append(after)
+    return origin
+
+
+def word_to(state: Any, origin: dict[Any, tuple[Any, int]]) -> tuple[int, ...]:
+    """The word that leads to a state, read backwards from where it was reached."""
+    word = []
+    while origin[state][1] != SILENT:
+        state, x = origin[state]
+        word.append(x)
+    return tuple(reversed(word))
+
+
+def minimal(table: np.ndarray, out: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray]:
+    """(m, V) transitions and (m, ...) outputs of the least automaton, 0 its start.
+
+    States are numbered in the order in which they are reached: equal machines have equal arrays.
+    """
+    order = list(breadth_first(table, start))
+    number = np.full(len(table) + 1, len(order))  # one more state, behind what is forbidden
     number[order] = np.arange(len(order))
-    return np.where(table[order] >= 0, number[table[order]], -1), out[order], 0
+    table, out = np.vstack([number[table[order]], np.full(table.shape[1], len(order))]), out[order]
+    _, classes = np.unique(np.column_stack([out, table[:-1] < len(order)]), axis=0, return_inverse=True)
+    block = refined(table, np.append(classes.reshape(-1), classes.max() + 1))
+    _, first = np.unique(block[:-1], return_index=True)
+    place = np.full(block.max() + 1, -1)
+    place[block[first]] = np.arange(len(first))
+    small = place[block[table[first]]]
+    order = list(breadth_first(small, int(place[block[0]])))
+    number = np.full(len(small) + 1, -1)
+    number[order] = np.arange(len(order))
+    return number[small[order]], out[first][order]
+
+
+def refined(table: np.ndarray, classes: np.ndarray) -> Int[np.ndarray, " n"]:
+    """Hopcroft (1971): numbers of the coarsest blocks within `classes` (n,) that every symbol maps into blocks.
+
+    A block that was split once is looked at again in its smaller half only, hence O(V n log n).
+    """
+    rows = table.tolist()
+    before: list[list[list[int]]] = [[[] for _ in rows] for _ in rows[0]]
+    for q, row in enumerate(rows):
+        for x, after in enumerate(row):
+            before[x][after].append(q)
+    of = classes.tolist()
+    blocks: list[set[int]] = [set() for _ in range(max(of) + 1)]
+    for q, b in enumerate(of):
+        blocks[b].add(q)
+    waiting = set(range(len(blocks)))
+    while waiting:
+        splitter = list(blocks[waiting.pop()])
+        for arriving in before:
+            met: dict[int, list[int]] = {}
+            for q in splitter:
+                for p in arriving[q]:
+                    met.setdefault(of[p], []).append(p)
+            for b, part in met.items():
+                if len(part) == len(blocks[b]):
+                    continue
+                new = len(blocks)
+                blocks[b].difference_update(part)
+                blocks.append(set(part))
+                for p in part:
+                    of[p] = new
+                waiting.add(new if b in waiting or len(part) <= len(blocks[b]) else b)
+    return np.array(of)
 
 
 @dataclass(frozen=True)
@@ -196,7 +250,7 @@ def compare(a: Transducer, b: Transducer) -> Difference:
     if a.alphabet != b.alphabet:
         raise InvalidInputError(f"the alphabets differ: {list(a.alphabet)[:20]} and {list(b.alphabet)[:20]}")
     start = (a.start, b.start)
-    words: dict[tuple[int, int], tuple[int, ...]] = {start: ()}
+    origin: dict[tuple[int, int], tuple[tuple[int, int], int]] = {start: (start, SILENT)}
     waiting = deque([start])
     while waiting:
         p, q = pair = waiting.popleft()
@@ -204,11 +258,11 @@ def compare(a: Transducer, b: Transducer) -> Difference:
             after = int(a.transitions[p, x]), int(b.transitions[q, x])
             if after[1] < 0:  # not asked of
                 continue
-            word = (*words[pair], x)
             wanted = b.outputs[q, x]
             if after[0] < 0 or (wanted >= 0 and a.outputs[p, x] != wanted):
-                return Difference(False, tuple(a.alphabet[i] for i in word), len(words))
-            if after not in words:
-                words[after] = word
+                word = (*word_to(pair, origin), x)
+                return Difference(False, tuple(a.alphabet[i] for i in word), len(origin))
+            if after not in origin:
+                origin[after] = (pair, x)
                 waiting.append(after)
-    return Difference(True, None, len(words))
+    return Difference(True, None, len(origin))

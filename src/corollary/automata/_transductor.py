@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from corollary.automata._heads import Head
 from corollary.automata._layers import POSITIONS, Attention, Layer, initialise, sinusoidal
-from corollary.automata._scan import STATES
+from corollary.automata._scan import STATES, checked
 from corollary.errors import InvalidInputError
 
 
@@ -65,8 +65,11 @@ class TransductorConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1 << 20:
                 raise InvalidInputError(f"`{name}` must be an integer from 1 to {1 << 20}, got {value!r}")
-        if self.classes is not None and self.classes < 1:
-            raise InvalidInputError(f"`classes` must be positive or None, got {self.classes}")
+        if self.classes is not None and (type(self.classes) is not int or not 1 <= self.classes <= 1 << 20):
+            raise InvalidInputError(f"`classes` must be an integer from 1 to {1 << 20} or None, got {self.classes!r}")
+        for name in ("causal", "attention"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidInputError(f"`{name}` must be True or False, got {getattr(self, name)!r}")
         if self.width % (2 * self.heads):
             raise InvalidInputError(f"`width` must be a multiple of 2 x heads, got {self.width} and {self.heads} heads")
         if self.state not in STATES or self.positions not in POSITIONS:
@@ -100,6 +103,7 @@ class Stream:
     states: list[Tensor] = field(default_factory=list)
     caches: list[dict[str, Tensor]] = field(default_factory=list)
     seen: int = 0
+    batch: int | None = None
 
 
 class RationalTransductor(nn.Module):
@@ -140,6 +144,8 @@ class RationalTransductor(nn.Module):
     ) -> None:
         super().__init__()
         for each in (head, backward_head):
+            if each is not None and not isinstance(each, Head):
+                raise InvalidInputError(f"a head over symbols is injected, got {type(each).__name__}")
             if each is not None and each.vocab_size != config.vocab_size:
                 raise InvalidInputError(
                     f"the head reads {each.vocab_size} symbols, the network {config.vocab_size}; give both one alphabet"
@@ -147,6 +153,7 @@ class RationalTransductor(nn.Module):
         if backward_head is not None and config.causal:
             raise InvalidInputError("a causal network cannot read from the right; set `causal=False`")
         self.config, self.head, self.backward_head = config, head, backward_head
+        self.alphabet: tuple[Any, ...] | None = None  # what the numbers stand for, where it was made from symbols
         c = config
         self.vocab_size = c.vocab_size
         with torch.device("meta"):  # nothing is drawn here, so that the global generator stays as it is
@@ -205,13 +212,21 @@ class RationalTransductor(nn.Module):
 
         Args:
             symbols: (B, T) int64.
-            mask: (B, T) bool, False at padding; padding neither advances the state nor is attended to.
+            mask: (B, T) bool, False at padding, which may hold any number and neither advances the state nor is
+                attended to.
             stream: what an earlier call left; it is brought up to date, so that a long input may come in pieces.
         """
         if stream is not None and not self.config.causal:
             raise InvalidInputError("a bidirectional network reads all at once; leave `stream` away")
         if stream is not None and mask is not None:
             raise InvalidInputError("a stream has no padding; leave `mask` away, or read at once")
+        symbols = checked(symbols, self.vocab_size, mask)
+        if stream is not None:
+            if stream.batch not in (None, len(symbols)):
+                raise InvalidInputError(
+                    f"this stream reads {stream.batch} sequences, got {len(symbols)}; begin with an empty one"
+                )
+            stream.batch = len(symbols)
         h = self.features(symbols, mask, stream)
         return self.outputs(symbols, h, mask=mask, stream=stream)
 
@@ -273,7 +288,9 @@ class RationalTransductor(nn.Module):
         return fingerprint(self)
 
     def describe(self) -> dict[str, Any]:
-        """Sizes and heads as plain values."""
+        """Sizes and heads as plain values; the alphabet, where there is one of strings or integers."""
         heads = {"head": self.head, "backward_head": self.backward_head}
         told = {n: None if h is None else getattr(h, "description", None) for n, h in heads.items()}
-        return {"config": asdict(self.config), **told}
+        names = self.alphabet or ()
+        plain = bool(names) and all(isinstance(s, str | int) and not isinstance(s, bool) for s in names)
+        return {"config": asdict(self.config), **told, **({"alphabet": list(names)} if plain else {})}

@@ -150,6 +150,8 @@ class WFA:
         return self._new(np.kron(self.initial, other.initial), M, np.kron(self.final, other.final), exact=both)
 
     def _same(self, other: "WFA") -> None:
+        if not isinstance(other, WFA):
+            raise InvalidInputError(f"a WFA is combined with another WFA, got {type(other).__name__}")
         if self.alphabet != other.alphabet:
             raise InvalidInputError(f"the alphabets differ: {self.alphabet[:20]} and {other.alphabet[:20]}")
 
@@ -180,18 +182,26 @@ class WFA:
         """Tzeng's algorithm on f - g; see `equivalent`."""
         gap = self - other
         span = Span(gap.dim, exact=gap.exact)
-        size = 1.0 if gap.exact else float(np.abs(gap.initial).max() * np.abs(gap.final).max()) or 1.0
+        parts = slice(self.dim), slice(self.dim, None)
         waiting: deque[tuple[np.ndarray, tuple[int, ...]]] = deque([(gap.initial, ())])
         count = 0
         while waiting:
             h, word = waiting.popleft()
             count += 1
             value = gap.final @ h
-            if (value != 0) if gap.exact else abs(value) > 1e-9 * size:
+            size = 0 if gap.exact else sum(np.abs(gap.final[p]).max() * np.abs(h[p]).max() for p in parts)
+            if abs(value) > 1e-9 * size:
                 return Difference(False, tuple(self.alphabet[x] for x in word), count)
             if span.add(h):
-                waiting.extend((M @ h, (*word, x)) for x, M in enumerate(gap.matrices))
+                waiting.extend((gap._after(x, h), (*word, x)) for x in range(len(gap.matrices)))
         return Difference(True, None, count)
+
+    def _after(self, x: int, h: np.ndarray) -> np.ndarray:
+        """The state after one more symbol; what floats left of numbers that cancelled is zero."""
+        after = self.matrices[x] @ h
+        if self.exact:
+            return after
+        return np.where(np.abs(after) <= 1e-12 * (np.abs(self.matrices[x]) @ np.abs(h)), 0.0, after)
 
     def to_dfa(self, accept: Callable[[Any], bool] = bool, *, limit: int = 10_000) -> DFA:
         """The language of the words whose weight is accepted, where finitely many states are reached.
@@ -259,7 +269,8 @@ def equivalent(a: Any, b: Any) -> Difference:
         InvalidInputError: for alphabets that differ, or kinds that cannot be compared.
 
     Guarantee: exact for DFAs and transducers (all reachable pairs of states) and for exact WFAs (at most d + e words
-        and their successors); for WFAs in float64 weights are compared within 1e-9.
+        and their successors); for WFAs in float64 weights are compared within 1e-9 of the size of what they are
+        made of: the largest entry of the state times that of the read-out.
 
     Example:
         >>> from corollary.automata import DFA, equivalent
