@@ -5,8 +5,8 @@ import torch
 
 pytest.importorskip("transformers", reason="the extra `hf` is not installed")
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
-from transformers import (  # noqa: E402
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,

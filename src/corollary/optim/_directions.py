@@ -218,7 +218,7 @@ def scaled(S: Tensor, M: Tensor) -> tuple[Tensor, Tensor]:
     No direction depends on it, and norms of Gram matrices, fourth powers of the entries, stay in the range of float32.
     M of subnormal numbers is rounded to few bits, by which it may be indefinite; as much is added to its diagonal.
     """
-    peak = torch.linalg.vector_norm(S, torch.inf, dim=(-2, -1), keepdim=True)
+    peak = S.abs().amax((-2, -1), keepdim=True)
     root = M.diagonal(dim1=-2, dim2=-1).amax(-1)[..., None, None].clamp_min(0).sqrt()
     exponent = torch.frexp(torch.maximum(peak, root)).exponent.clamp(-120, 120)
     k = torch.ldexp(torch.ones_like(peak), -exponent)
