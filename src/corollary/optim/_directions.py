@@ -218,6 +218,13 @@ def scaled(S: Tensor, M: Tensor) -> tuple[Tensor, Tensor]:
     No direction depends on it, and norms of Gram matrices, fourth powers of the entries, stay in the range of float32.
     M of subnormal numbers is rounded to few bits, by which it may be indefinite; as much is added to its diagonal.
     """
+    if (
+        S.ndim == 2 and S.device.type == "cpu" and not torch.compiler.is_compiling()
+    ):  # a look is cheaper than the products
+        low, high = torch.aminmax(S)
+        largest = max(-float(low), float(high), math.sqrt(max(0.0, float(M.diagonal().amax()))))
+        if 2.0**-20 < largest < 2.0**20:
+            return S, M
     peak = S.abs().amax((-2, -1), keepdim=True)
     root = M.diagonal(dim1=-2, dim2=-1).amax(-1)[..., None, None].clamp_min(0).sqrt()
     exponent = torch.frexp(torch.maximum(peak, root)).exponent.clamp(-120, 120)
