@@ -61,6 +61,7 @@ class HFExpert:
     Attributes:
         vocab_size: number of tokens that the model scores.
         width: of its hidden states.
+        begin: id of the token that starts every document: the tokenizer's, or its end where it has none.
         vocabulary: SHA-256 of the tokenizer; models are composed only where it agrees.
 
     Raises:
@@ -107,7 +108,7 @@ class HFExpert:
             )
         self.end = int(given)
         begin = getattr(tokenizer, "bos_token_id", None)
-        self._begin = self.end if begin is None else int(begin)
+        self.begin = self.end if begin is None else int(begin)
         longest = context or getattr(model.config, "max_position_embeddings", None) or _LONGEST
         self.context = int(longest) - int(longest) % 2
         self.vocabulary = _vocabulary(tokenizer, self.vocab_size)
@@ -148,7 +149,7 @@ class HFExpert:
         """(total,) natural-log probability of every token given the earlier ones of its document (by windows)."""
         tokens = self._swap(check_tokens(documents, self.vocab_size).astype(np.int64))
         inputs = np.concatenate([tokens[:1], tokens[:-1]])
-        inputs[documents.position == 0] = self._begin
+        inputs[documents.position == 0] = self.begin
         windows, out = scoring_windows(documents, self.context), np.zeros(len(tokens), dtype=np.float32)
         for chosen in windows.batches(max(self.context, _LOGITS // self.vocab_size)):
             at, scored = windows.gather(chosen)
@@ -176,12 +177,12 @@ class HFExpert:
     def _inputs(self, inputs: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
         """Ids as the model numbers them; token 0 in front is the start of a document, elsewhere its end."""
         own = torch.from_numpy(self._swap(inputs.cpu().numpy())).to(self.device)
-        own[:, 0] = torch.where(inputs[:, 0].to(self.device) == 0, self._begin, own[:, 0])
+        own[:, 0] = torch.where(inputs[:, 0].to(self.device) == 0, self.begin, own[:, 0])
         return own
 
     def start(self, batch: int) -> HFState:
         """State of `batch` documents of which no token was seen."""
-        return self._forward(torch.full((batch, 1), self._begin, dtype=torch.int64, device=self.device))
+        return self._forward(torch.full((batch, 1), self.begin, dtype=torch.int64, device=self.device))
 
     def next_log_probs(self, state: HFState) -> Float[np.ndarray, "b vocab"]:
         """(B, vocab) natural-log probabilities of the next token, in float64."""
@@ -219,7 +220,7 @@ class HFExpert:
         """SHA-256 of the configuration, the tokenizer, the end, the context and the weights."""
         told = self.model.config.to_diff_dict()
         kept = {k: v for k, v in told.items() if not k.startswith("_") and k not in _OF_FILES}
-        head = [kept, self.vocabulary, self.end, self._begin, self.context]
+        head = [kept, self.vocabulary, self.end, self.begin, self.context]
         state = hashlib.sha256(json.dumps(head, sort_keys=True, default=str).encode())
         for name, p in sorted(self.model.state_dict().items()):
             state.update(f"{name}:{p.dtype}:{tuple(p.shape)};".encode())
