@@ -26,7 +26,7 @@ from corollary.gating._prefix_gates import (
 )
 from corollary.gating._scores import STATISTICS, ExpertScores, context_statistics, score_experts
 from corollary.models import register_loader
-from corollary.models._speakers import check_vocabularies
+from corollary.models._speakers import check_vocabularies, speaker_of
 from corollary.runs import read_json, write_json
 
 FORMAT = 1
@@ -228,7 +228,8 @@ class ComposedLM:
             for token in tokens.T:
                 state = self.advance(state, token)
             return state
-        documents = Documents.from_sequences(list(tokens), dtype=np.uint8 if self.vocab_size <= 256 else np.int32)
+        bytes_ = self.vocab_size <= 256 and speaker_of(self) is None
+        documents = Documents.from_sequences(list(tokens), dtype=np.uint8 if bytes_ else np.int32)
         scores, p = self.score(documents), len(self.experts)
         state["past"] = documents.sums(self.component_log_probs(scores))
         heard = scores.log_probs.reshape(*tokens.shape, -1)[:, :, :p]

@@ -50,12 +50,15 @@ class HFExpert:
     """A causal model of Hugging Face and its tokenizer, as a `LanguageModel`.
 
     Args:
-        model: a folder or a name that `AutoModelForCausalLM.from_pretrained` takes, or a loaded model.
+        model: a folder or a name that `AutoModelForCausalLM.from_pretrained` takes, or a loaded model. A name without
+            an owner (not `owner/name`) is looked for on this machine only, so that a mistyped folder is told at once;
+            `options={"local_files_only": False}` allows the network.
         tokenizer: a loaded tokenizer; by default that of the same folder or name.
         dtype: of the weights, e.g. torch.bfloat16; None keeps that of the file.
         device: where it runs.
         end: id of the token that ends a document; the tokenizer's end by default.
-        context: longest window; the configuration's by default. Longer documents slide by half a window.
+        context: longest window, 2 to the positions of the model, which are the default. Longer documents slide by half
+            a window.
         options: further arguments of `from_pretrained`, e.g. `{"revision": ...}`.
 
     Attributes:
@@ -66,7 +69,7 @@ class HFExpert:
 
     Raises:
         MissingExtraError: where transformers is not installed.
-        InvalidInputError: for a model without a tokenizer, or one without an end.
+        InvalidInputError: for a model without a tokenizer, one without an end, or a window it does not have.
 
     Guarantee: rows of `next_log_probs` sum to one within 1e-12 (a softmax in float64); stream and batch agree within
         rounding of the model's dtype (1e-4 in float32).
@@ -109,8 +112,7 @@ class HFExpert:
         self.end = int(given)
         begin = getattr(tokenizer, "bos_token_id", None)
         self.begin = self.end if begin is None else int(begin)
-        longest = context or getattr(model.config, "max_position_embeddings", None) or _LONGEST
-        self.context = int(longest) - int(longest) % 2
+        self.context = _window(context, getattr(model.config, "max_position_embeddings", None))
         self.vocabulary = _vocabulary(tokenizer, self.vocab_size)
 
     @property
@@ -147,6 +149,10 @@ class HFExpert:
     @torch.no_grad()
     def log_probs(self, documents: Documents) -> Float32[np.ndarray, " total"]:
         """(total,) natural-log probability of every token given the earlier ones of its document (by windows)."""
+        if self.tokenizer is not None and len(documents.tokens) and documents.tokens.dtype == np.uint8:
+            raise InvalidInputError(
+                "documents of bytes were given to a model with a tokenizer; encode texts with its `documents(texts)`"
+            )
         tokens = self._swap(check_tokens(documents, self.vocab_size).astype(np.int64))
         inputs = np.concatenate([tokens[:1], tokens[:-1]])
         inputs[documents.position == 0] = self.begin
@@ -245,6 +251,15 @@ class HFExpert:
         return _load(Path(folder), read_header(folder), device=device)
 
 
+def _window(asked: int | None, able: int | None) -> int:
+    """Longest window, an even number: what was asked where the model can, else what its configuration names."""
+    if asked is not None and (asked < 2 or asked > (able or asked)):
+        among = f"from 2 to {able}, the positions of this model" if able else "at least 2"
+        raise InvalidInputError(f"`context` must be {among}, got {asked}; leave it out for the longest")
+    longest = int(asked or able or _LONGEST)
+    return longest - longest % 2
+
+
 def _read(name: str, dtype: torch.dtype | None, options: dict[str, Any], *, wanted: bool) -> tuple[Any, Any]:
     from safetensors import SafetensorError
 
@@ -252,6 +267,8 @@ def _read(name: str, dtype: torch.dtype | None, options: dict[str, Any], *, want
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError:
         raise MissingExtraError("transformers", "hf", "loading a Hugging Face model") from None
+    if not Path(name).exists() and ("/" not in name or name.startswith((".", "/", "~"))):
+        options = {"local_files_only": True, **options}  # no name of a hub's that others own: at most in its cache
     try:
         model = AutoModelForCausalLM.from_pretrained(
             name, dtype=dtype if dtype is not None else "auto", use_safetensors=True, **options

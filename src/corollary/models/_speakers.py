@@ -3,6 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int
+
+from corollary.documents import Documents
 from corollary.errors import InvalidInputError
 
 
@@ -49,3 +53,12 @@ def check_vocabularies(models: Mapping[str, Any]) -> int:
             f"experts have tokenizers that differ ({names}); the same ids must mean the same text in all of them"
         )
     return next(iter(sizes.values()))
+
+
+def text_bytes(model: Any, documents: Documents) -> Int[np.ndarray, " n"]:
+    """(N,) bytes of each document's text: of the decoded tokens where the model has a tokenizer, else its tokens."""
+    speaker = speaker_of(model)
+    if speaker is None:
+        return documents.lengths
+    rows = np.split(documents.tokens, documents.offsets[1:-1])
+    return np.array([len(speaker.decode(row).encode()) for row in rows], dtype=np.int64)
