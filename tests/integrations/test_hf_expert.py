@@ -122,3 +122,31 @@ def test_bad_models(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(MissingExtraError, match=r"corollary\[hf\]"):
         HFExpert(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(("context", "kind"), [(1, "llama"), (-4, "gpt2"), (34, "gpt2"), (0, "llama")])
+def test_windows_that_no_model_has_are_refused(context, kind):
+    with pytest.raises(InvalidInputError, match=r"`context` must be from 2 to 32, .* got"):
+        HFExpert(tiny_hf.model(kind), end=1, context=context)
+
+
+@pytest.mark.parametrize("name", ["./typo_folder", "../typo/folder", "/typo/folder"])
+def test_a_mistyped_folder_is_told_without_the_network(name, monkeypatch):
+    import transformers
+
+    asked = []
+
+    def pretend(name, **options):
+        asked.append(options.get("local_files_only"))
+        raise OSError("not here")
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", pretend)
+    with pytest.raises(InvalidFileError, match="not here"):
+        HFExpert(name)
+    with pytest.raises(InvalidFileError):
+        HFExpert(name, options={"local_files_only": False})
+    with pytest.raises(InvalidFileError):
+        HFExpert("owner/name")
+    with pytest.raises(InvalidFileError):
+        HFExpert("gpt2")
+    assert asked == [True, False, None, None]

@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("transformers", reason="the extra `hf` is not installed")
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -27,6 +27,14 @@ def tokenizer(size=280, corpus=CORPUS):
     )
     inner.train_from_iterator(corpus, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="</s>")
+
+
+def starting_tokenizer(**options):
+    """One that puts `<s>` in front by itself, as those of Llama, Mistral and Gemma do."""
+    found = tokenizer(**options)
+    start = (found.bos_token, found.bos_token_id)
+    found.backend_tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[start])
+    return found
 
 
 def model(kind, *, seed=0, vocab=280, positions=32, width=32):

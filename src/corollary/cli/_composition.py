@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from corollary.cli import _console as ui
-from corollary.errors import MissingExtraError
+from corollary.documents import Documents
+from corollary.errors import InvalidInputError, MissingExtraError
 from corollary.runs import RunFolder, read_json, write_json
 
 
@@ -60,21 +61,67 @@ def compose_and_report(
 
 def _compute(run: RunFolder, data: Data, experts: dict[str, str], options: dict[str, Any], tell: Any) -> None:
     from corollary.gating import Settings, compose, issue, metrics, train_experts
-    from corollary.models import load
 
     settings = Settings(**options)
     tell("reading text", 0.0)
     domains, mixed = data()
-    tell("training experts", 0.0)
+    given = {n: open_model(Path(path)) for n, path in experts.items()}
     lacking = {n: d for n, d in domains.items() if n not in experts}
+    domains, mixed = in_tokens(domains, mixed, given, trained=list(lacking), longest=settings.longest)
+    tell("training experts", 0.0)
     own, pooled = train_experts(run, lacking, order=settings.order, pooled=len(lacking) == len(domains))
-    models = {
-        n: own[n] if n in own else load(Path(experts[n])) for n in [*domains, *(n for n in experts if n not in domains)]
-    }
+    models = {n: (own | given)[n] for n in [*domains, *(n for n in experts if n not in domains)]}
     composition = compose(run, domains, models, pooled=pooled, mixed=mixed, settings=settings, progress=tell)
     tell("certifying", 0.0)
     certificate = issue(run, composition, settings, provenance())
     write_json(run.inside("metrics.json"), metrics(composition, certificate, seed=settings.seed))
+
+
+def open_model(folder: Path) -> Any:
+    """A model that `save` of this library wrote, or the plain folder of a causal model of Hugging Face."""
+    from corollary.models import load
+
+    if (folder / "config.json").is_file() and not (folder / "model.json").exists():
+        from corollary.integrations import HFExpert
+
+        return HFExpert(folder, options={"local_files_only": True})
+    return load(folder)
+
+
+def in_tokens(
+    domains: dict[str, Any], mixed: dict[str, Any], experts: dict[str, Any], *, trained: list[str], longest: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Texts as the given experts read them: bytes, or ids where they have a tokenizer.
+
+    Certification documents are cut at `longest` bytes before: their size in bytes must be bounded beforehand.
+    """
+    from corollary.datasets import Domain
+    from corollary.models._speakers import check_vocabularies, speaker_of
+
+    if experts:
+        check_vocabularies(experts)
+    speaker = next((s for s in map(speaker_of, experts.values()) if s is not None), None)
+    if speaker is None:
+        return domains, mixed
+    if trained:
+        raise InvalidInputError(
+            f"the given experts have a tokenizer, the one trained for `{trained[0]}` would read bytes; give an expert"
+            " with that tokenizer for each domain"
+        )
+
+    def encoded(documents: Documents, length: int | None = None) -> Documents:
+        held = documents if length is None else documents.truncate(length)
+        return speaker.documents([text.decode("utf-8", "ignore") for text in held])
+
+    found = {}
+    for n, d in domains.items():
+        train, gate, validation = map(encoded, (d.train, d.gate, d.validation))
+        found[n] = Domain(n, train, gate, validation, encoded(d.certify, longest), d.provenance)
+    held = {
+        kind: {"gate": encoded(splits["gate"]), "certify": encoded(splits["certify"], longest)}  # labels are of bytes
+        for kind, splits in mixed.items()
+    }
+    return found, held
 
 
 def _report(run: RunFolder, tell: Any) -> str:

@@ -12,7 +12,9 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables; errors only.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads for matrix work; all cores by default.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads for matrix work; OMP_NUM_THREADS or all cores by default.")
+]
 Device = Annotated[str, typer.Option(help="Where networks run: cpu, cuda, cuda:0, mps.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw away a run of other settings in that folder.")]
 
@@ -78,10 +80,13 @@ def progress(*, quiet: bool) -> Iterator[Any]:
 
 
 def set_threads(threads: int | None) -> None:
-    """Use this many threads for matrix work."""
+    """Use this many threads for matrix work; by default what OMP_NUM_THREADS says, else all cores of this process."""
     import torch
 
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    if threads is None and os.environ.get("OMP_NUM_THREADS"):
+        return  # torch has read it
+    able = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    torch.set_num_threads(threads or able or 1)
 
 
 def check_device(device: str) -> str:

@@ -1,5 +1,6 @@
 """`corollary compose`: your experts and your text, one model that is good on any mixture of the domains."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from corollary.cli import _console as ui
 from corollary.cli._composition import as_splits, compose_and_report
 from corollary.cli._mixture import parse_constraints
 from corollary.documents import Documents
+from corollary.errors import InvalidInputError
 
 
 def run(
@@ -17,7 +19,10 @@ def run(
     ],
     expert: Annotated[
         list[str] | None,
-        typer.Option("--expert", help="NAME=PATH of a saved model; one for every domain, more are welcome."),
+        typer.Option(
+            "--expert",
+            help="NAME=PATH of a saved model, or of a Hugging Face folder; one for every domain, more are welcome.",
+        ),
     ] = None,
     train: Annotated[
         bool, typer.Option("--train", help="Train a byte n-gram expert for each domain without one.")
@@ -35,7 +40,7 @@ def run(
     ] = 0.05,
     steps: Annotated[int, typer.Option(min=1, help="Training steps of the causal gate.")] = 800,
     longest: Annotated[
-        int, typer.Option(min=50, help="Tokens at which certification documents are cut, each still counting as one.")
+        int, typer.Option(min=50, help="Bytes at which certification documents are cut, each still counting as one.")
     ] = 2000,
     against: Annotated[
         list[str] | None,
@@ -114,6 +119,18 @@ GIVEN = (0.3, 0.1, 0.6)
 SPLICES = {"gate": 400, "certify": 300}
 
 
+def _check_enough(name: str, count: int, needed: dict[str, Documents]) -> None:
+    """Each part of a domain must have a document; which one it falls to is drawn, so that a few are not enough."""
+    from corollary.certificates import MIN_UNITS
+
+    if empty := [part for part, documents in needed.items() if not len(documents)]:
+        share = TRAINED[-1] if "train" in needed else GIVEN[-1]
+        raise InvalidInputError(
+            f"domain {name!r} has {count} documents, too few to leave any for `{empty[0]}`; give it 30 or more, and"
+            f" about {math.ceil(MIN_UNITS / share)} for a certified gain"
+        )
+
+
 def read_domains(
     paths: dict[str, str], *, trained: set[str], field: str | None, seed: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -128,6 +145,9 @@ def read_domains(
         if name not in trained:
             splits = (documents.select([]), *splits)
         train, gate, validation, certify = splits
+        _check_enough(
+            name, len(documents), {"gate": gate, "certify": certify, **({"train": train} if name in trained else {})}
+        )
         domains[name] = Domain(name, train, gate, validation, certify, {"origin": path})
     if len(domains) < 2:
         return domains, {}

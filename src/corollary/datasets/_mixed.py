@@ -103,10 +103,11 @@ def mixed_documents(
 
 def _splices(domains: Mapping[str, Domain], split: str, count: int, seed: int) -> MixedDocuments:
     held = [domain.splits[split] for domain in domains.values()]
-    if len(held) < 2 or not all(map(len, held)):
+    if len(held) < 2:
+        raise InvalidInputError(f"a splice needs two domains, got {len(held)}; pass two domains or more")
+    if empty := [name for name, domain in domains.items() if not len(domain.splits[split])]:
         raise InvalidInputError(
-            f"a splice needs two domains with documents in `{split}`, got {[len(d) for d in held]}; "
-            "pass two domains or more"
+            f"a splice needs a document of every domain, `{empty[0]}` has none in `{split}`; give it more documents"
         )
     rng = np.random.default_rng([seed, *split.encode()])
     queues = [_endless(len(documents), rng) for documents in held]

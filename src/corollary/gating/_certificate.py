@@ -176,6 +176,7 @@ def rescore(folder: Path, pins: Mapping[str, str]) -> dict[str, np.ndarray]:
     """
     from corollary.gating._composed import ComposedLM
     from corollary.gating._mixing import document_bits, mixture_bits
+    from corollary.models._speakers import text_bytes
 
     tensors = read_tensors(folder / "data" / "certify.safetensors")
     documents = Documents(tensors["tokens"], tensors["offsets"])
@@ -192,7 +193,7 @@ def rescore(folder: Path, pins: Mapping[str, str]) -> dict[str, np.ndarray]:
     return {
         "bits": bits,
         "paired_bits": bits[:, [0, *range(1 + len(model.experts), bits.shape[1])]][domains],
-        "bytes": documents.lengths[domains],
+        "bytes": text_bytes(model, documents)[domains],
         "domain": group[domains],
         "rows": documents.row_hashes()[domains],
     }

@@ -27,6 +27,7 @@ from corollary.gating._prefix_gates import (
 )
 from corollary.gating._robust_stage import robust_stage
 from corollary.gating._scores import ExpertScores, score_experts
+from corollary.models._speakers import speaker_of, text_bytes
 from corollary.runs import RunFolder, write_tensors
 
 MIXED_SHARE = 0.3  # of the gate's training weight, on documents that change domain; without it the gate loses on those
@@ -47,7 +48,8 @@ class Settings:
         delta: probability that a statistical statement fails.
         seed: of everything random.
         device: where the causal gate is trained.
-        longest: tokens at which certification documents are cut: statistical statements need a bound fixed beforehand.
+        longest: tokens at which certification documents are cut, and largest number of bytes of one: statistical
+            statements need a bound fixed beforehand. Cut texts there before an expert's tokenizer encodes them.
         top: experts used per token; None for all (see `ComposedLM`).
         mixture: rows (A, b) of constraints A lambda <= b on the mixtures of the domains that can occur; None for all.
         against: baselines that the certified gain is stated for, named before certification documents are scored; those
@@ -81,7 +83,7 @@ class Evaluation:
         methods: names of the columns; the composed model first, then its other components, then the baselines.
         groups: names of the groups of documents: the domains, then the mixed sets.
         bits: (N, M) bits in all of each document under each method.
-        size: (N,) bytes.
+        size: (N,) bytes of their texts.
         group: (N,) index of each document's group.
         rows: (N,) content hashes.
 
@@ -317,6 +319,13 @@ def _trust(model: ComposedLM, mixed: Mapping[str, Mapping[str, Any]], names: lis
     document = shown.select([chosen])
     scores = model.score(document).select(range(len(model.experts)))
     found = {"tokens": document.tokens, "weights": np.exp(model.gate.log_weights(scores)).astype(np.float32)}
+    speaker = speaker_of(model)
+    if speaker is not None:  # shown byte by byte, each with the weight of its token
+        pieces = [
+            np.frombuffer(speaker.decode(document.tokens[i : i + 1]).encode(), np.uint8)
+            for i in range(len(document.tokens))
+        ]
+        found = {"tokens": np.concatenate(pieces), "weights": found["weights"].repeat(list(map(len, pieces)), axis=0)}
     if "labels" in splits:
         found["label"] = splits["labels"][shown.offsets[chosen] : shown.offsets[chosen + 1]].astype(np.int8)
     return found
@@ -336,7 +345,7 @@ def _evaluate(
         bits.append(np.concatenate([composed, components, np.stack(columns, axis=1)], axis=1))
     return {
         "bits": np.concatenate(bits),
-        "size": np.concatenate([d.lengths for d in held_out.values()]),
+        "size": np.concatenate([text_bytes(model, d) for d in held_out.values()]),
         "group": np.repeat(np.arange(len(held_out)), [len(d) for d in held_out.values()]),
         "rows": np.concatenate([d.row_hashes() for d in held_out.values()]),
     }

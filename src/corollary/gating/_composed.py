@@ -26,6 +26,7 @@ from corollary.gating._prefix_gates import (
 )
 from corollary.gating._scores import STATISTICS, ExpertScores, context_statistics, score_experts
 from corollary.models import register_loader
+from corollary.models._speakers import check_vocabularies, speaker_of
 from corollary.runs import read_json, write_json
 
 FORMAT = 1
@@ -48,7 +49,8 @@ class ComposedLM:
             it replaces the safe mixture, so the guarantee is void.
 
     Raises:
-        InvalidInputError: where experts disagree on the vocabulary, the gate on their number, or eps leaves [0, 1).
+        InvalidInputError: where experts or anchors disagree on vocabulary or tokenizer, the gate on their number, or
+            eps leaves [0, 1).
 
     Guarantee: every next-token distribution is normalised wherever the experts' are (to float32 rounding where all
         experts are float32 networks); with eps > 0 and no `top`, on EVERY document at most \(\log_2(p/\epsilon)\) bits
@@ -81,17 +83,7 @@ class ComposedLM:
         p = len(self.experts)
         if p == 0:
             raise InvalidInputError("no expert was given; give at least one language model")
-        vocabularies = {name: m.vocab_size for name, m in {**self.experts, **self._models()}.items()}
-        if len(set(vocabularies.values())) > 1:
-            raise InvalidInputError(
-                f"models disagree on the vocabulary: {vocabularies}; compose models with one tokenizer"
-            )
-        tokenizers = {n: m.vocabulary for n, m in self.experts.items() if hasattr(m, "vocabulary")}
-        if len(set(tokenizers.values())) > 1:
-            told = ", ".join(f"{n}: {v[:8]}" for n, v in tokenizers.items())
-            raise InvalidInputError(
-                f"experts have tokenizers that differ ({told}); the same ids must mean the same text in all of them"
-            )
+        self.vocab_size: int = check_vocabularies({**self.experts, **self._models()})
         if gate.experts != p:
             raise InvalidInputError(f"the gate weighs {gate.experts} experts, {p} were given; fit it on these")
         if not self.eps >= 0 or not self.eps * (p + len(self.anchors)) / p < 1:
@@ -100,7 +92,6 @@ class ComposedLM:
             )
         if top is not None and not 1 <= top <= p:
             raise InvalidInputError(f"`top` must lie between 1 and {p}, got {top}")
-        self.vocab_size: int = next(iter(vocabularies.values()))
 
     def _models(self) -> dict[str, Any]:
         """Anchors that are language models of their own, not gates over the experts."""
@@ -237,7 +228,8 @@ class ComposedLM:
             for token in tokens.T:
                 state = self.advance(state, token)
             return state
-        documents = Documents.from_sequences(list(tokens), dtype=np.uint8 if self.vocab_size <= 256 else np.int32)
+        bytes_ = self.vocab_size <= 256 and speaker_of(self) is None
+        documents = Documents.from_sequences(list(tokens), dtype=np.uint8 if bytes_ else np.int32)
         scores, p = self.score(documents), len(self.experts)
         state["past"] = documents.sums(self.component_log_probs(scores))
         heard = scores.log_probs.reshape(*tokens.shape, -1)[:, :, :p]

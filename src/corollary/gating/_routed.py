@@ -8,6 +8,7 @@ Derived; the truncation of section 6 of our notes on arXiv:2602.17554, with expe
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,27 @@ from corollary.documents import Documents
 from corollary.errors import InvalidInputError
 from corollary.gating._prefix_gates import FixedShareGate, PrefixGate, gate_from_description
 from corollary.gating._scores import STATISTICS, blocks, context_statistics, score_experts
-from corollary.models import extend, load, register_loader
+from corollary.models import extend, load, register_loader, select_rows
+from corollary.models._speakers import check_vocabularies, parts_of
 from corollary.runs import read_json, write_json
+
+
+class RoutedState(dict[str, Any]):
+    """A stream of `RoutedLM`: the gate, the guides, and for each document its experts with what they missed."""
+
+    frozen: tuple[Any, ...] = ()  # models that states may point to: never copied with them
+
+    def select_rows(self, rows: Integer[np.ndarray, " m"]) -> "RoutedState":
+        """The documents at these rows; where one is wanted twice the states of its experts are copied."""
+        shared = {id(model): model for model in self.frozen}
+
+        def chosen(kept: list[Any]) -> list[Any]:
+            return [deepcopy(kept[i], dict(shared)) if i in rows[:j] else kept[i] for j, i in enumerate(rows)]
+
+        own = {name: chosen(self[name]) for name in ("experts", "missed")}
+        state = RoutedState({name: own[name] if name in own else select_rows(self[name], rows) for name in self})
+        state.frozen = self.frozen
+        return state
 
 
 class RoutedLM:
@@ -32,7 +52,7 @@ class RoutedLM:
         stay: nats of log-weight by which another expert must lead before it takes over.
 
     Raises:
-        InvalidInputError: where experts, guides and gate do not fit.
+        InvalidInputError: where experts, guides and gate do not fit, or read with different tokenizers.
 
     Guarantee: normalised wherever the experts are. No bound on its loss: a document whose guides mislead is scored by
         the wrong expert. Where the bound matters use `ComposedLM`, which runs all of them.
@@ -63,15 +83,13 @@ class RoutedLM:
                 f"experts and guides need the same names in the same order, got {list(self.experts)} and"
                 f" {list(self.guides)}"
             )
-        sizes = {m.vocab_size for m in [*self.experts.values(), *self.guides.values()]}
-        if len(sizes) > 1:
-            raise InvalidInputError(f"experts and guides disagree on the vocabulary: {sorted(sizes)}")
+        guided = {f"guide {name}": g for name, g in self.guides.items()}
+        self.vocab_size: int = check_vocabularies({**self.experts, **guided})
         if not self.stay >= 0:
             raise InvalidInputError(f"`stay` must not be negative, got {stay}")
         self.gate = gate if gate is not None else FixedShareGate(len(self.experts))
         if self.gate.experts != len(self.experts):
             raise InvalidInputError(f"the gate weighs {self.gate.experts} guides, {len(self.experts)} were given")
-        self.vocab_size: int = sizes.pop()
 
     def choices(self, documents: Documents) -> Int[np.ndarray, " total"]:
         """(total,) the expert that scores each token, known before it."""
@@ -101,20 +119,22 @@ class RoutedLM:
         said, choices = score_experts(list(self.experts.values()), documents).log_probs, self.choices(documents)
         return said[np.arange(len(choices)), choices]
 
-    def start(self, batch: int) -> dict[str, Any]:
+    def start(self, batch: int) -> RoutedState:
         """State of `batch` documents without a token; experts are kept document by document."""
         p = len(self.experts)
-        return {
-            "gate": self.gate.start(batch),
-            "guides": [g.start(batch) for g in self.guides.values()],
-            "experts": [[None] * p for _ in range(batch)],
-            "missed": [[[] for _ in range(p)] for _ in range(batch)],
-            "chosen": None,
-            "switches": np.zeros(batch, dtype=np.int64),
-            "caught_up": np.zeros(batch, dtype=np.int64),
-        }
+        state = RoutedState(
+            gate=self.gate.start(batch),
+            guides=[g.start(batch) for g in self.guides.values()],
+            experts=[[None] * p for _ in range(batch)],
+            missed=[[[] for _ in range(p)] for _ in range(batch)],
+            chosen=None,
+            switches=np.zeros(batch, dtype=np.int64),
+            caught_up=np.zeros(batch, dtype=np.int64),
+        )
+        state.frozen = tuple(part for model in self.experts.values() for part in parts_of(model))
+        return state
 
-    def _listen(self, state: dict[str, Any]) -> None:
+    def _listen(self, state: RoutedState) -> None:
         """Choose experts for the next token, once."""
         if "now" in state:
             return
@@ -130,7 +150,7 @@ class RoutedLM:
             state["switches"] = state["switches"] + (chosen != state["chosen"])
         state["now"] = chosen
 
-    def next_log_probs(self, state: dict[str, Any]) -> Float[np.ndarray, "b vocab"]:
+    def next_log_probs(self, state: RoutedState) -> Float[np.ndarray, "b vocab"]:
         """(B, V) natural-log probabilities of the next token, of the chosen expert of each document."""
         self._listen(state)
         models, out = list(self.experts.values()), np.empty((len(state["now"]), self.vocab_size))
@@ -145,7 +165,7 @@ class RoutedLM:
             out[row] = models[k].next_log_probs(own[k])[0]
         return out
 
-    def advance(self, state: dict[str, Any], tokens: Integer[np.ndarray, " b"]) -> dict[str, Any]:
+    def advance(self, state: RoutedState, tokens: Integer[np.ndarray, " b"]) -> RoutedState:
         """The state after one more token of each document: the guides read it, the experts note it."""
         self._listen(state)
         tokens, rows = np.asarray(tokens, dtype=np.int64), np.arange(len(tokens))
@@ -163,26 +183,33 @@ class RoutedLM:
         return state
 
     def fingerprint(self) -> str:
-        """SHA-256 of the parts' fingerprints, the gate and `stay`."""
+        """SHA-256 of the parts' fingerprints, the gate with its weights, and `stay`."""
         import hashlib
         import json
 
+        from corollary.certificates import digest
+
         parts = {n: m.fingerprint() for n, m in self.experts.items()}
         guides = {n: m.fingerprint() for n, m in self.guides.items()}
-        return hashlib.sha256(
-            json.dumps([parts, guides, self.gate.describe(), self.stay], sort_keys=True).encode()
-        ).hexdigest()
+        body = [parts, guides, self.gate.describe(), self.stay]
+        network = getattr(self.gate, "network_", None)
+        if network is not None:
+            body.append(digest(**{k: v.numpy() for k, v in network.state_dict().items()}))
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
     def save(self, folder: str | Path) -> None:
-        """Write experts and guides to one folder, `model.json` last."""
+        """Write experts, guides and a learned gate to one folder, `model.json` last."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         for kind, models in (("experts", self.experts), ("guides", self.guides)):
             for name, model in models.items():
                 model.save(target / kind / _plain(name))
+        learned = hasattr(self.gate, "network_")
+        if learned:
+            self.gate.save(target / "gate")  # type: ignore[union-attr]
         header = {
-            "kind": "routed", "format": 1, "experts": list(self.experts), "gate": self.gate.describe(),
-            "stay": self.stay, "fingerprint": self.fingerprint(),
+            "kind": "routed", "format": 1, "experts": list(self.experts),
+            "gate": None if learned else self.gate.describe(), "stay": self.stay, "fingerprint": self.fingerprint(),
         }  # fmt: skip
         write_json(target / "model.json", header)
 
@@ -190,13 +217,15 @@ class RoutedLM:
     def load(cls, folder: str | Path) -> "RoutedLM":
         """Read what `save` wrote, and check that nothing changed since."""
         from corollary.errors import InvalidFileError
+        from corollary.gating._causal_gate import CausalGate
 
         source = Path(folder)
         data = read_json(source / "model.json")
         try:
             names = [_plain(name) for name in data["experts"]]
             experts, guides = ({n: load(source / kind / n) for n in names} for kind in ("experts", "guides"))
-            model = cls(experts, guides, gate_from_description(data["gate"]), stay=data["stay"])
+            gate = gate_from_description(data["gate"]) if data["gate"] else CausalGate.load(source / "gate")
+            model = cls(experts, guides, gate, stay=data["stay"])
         except (KeyError, TypeError, AttributeError) as problem:
             raise InvalidFileError(source / "model.json", f"not a routed model ({problem})", "save it again") from None
         if model.fingerprint() != data.get("fingerprint"):

@@ -1,7 +1,9 @@
 """Any language model of this library, composed ones among them, as a model of transformers: `generate` and files.
 
-Ids are those of the tokenizer; inside, token 0 ends a document (see `HFExpert`). Rows of a batch may be padded at the
-left, as transformers asks for: rows of one length form one stream, so that no pad is ever read.
+Ids are those of the tokenizer; inside, token 0 ends a document (see `HFExpert`). Every document of this library starts
+with the start token of its tokenizer: one in front of a row stands for that start and is not read twice; a row without
+one is read as if it stood there. Rows of a batch may be padded at the left, as transformers asks for: rows of one
+length form one stream, so that no pad is ever read.
 """
 
 from pathlib import Path
@@ -25,6 +27,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from corollary.errors import InvalidInputError
 from corollary.models import extend, load, select_rows
+from corollary.models._speakers import parts_of
 
 
 class CorollaryConfig(PreTrainedConfig):
@@ -79,6 +82,8 @@ class CorollaryForCausalLM(PreTrainedModel, GenerationMixin):
         InvalidInputError: for inputs that are not token ids, or pads elsewhere than at the left.
 
     Guarantee: logits are the model's log-probabilities, so whatever holds of those holds here; padding changes nothing.
+        Around one `HFExpert` they are, up to a constant a row, those of its own model on the same ids where these begin
+        with the start token (`bos`) and fit its context; ids without one are read as if it stood in front.
 
     Example:
         >>> import numpy as np, torch
@@ -107,12 +112,13 @@ class CorollaryForCausalLM(PreTrainedModel, GenerationMixin):
     @classmethod
     def wrap(cls, model: Any) -> "CorollaryForCausalLM":
         """The model of transformers around a language model."""
-        parts = [model, *getattr(model, "experts", {}).values()]
+        parts = list(parts_of(model))
         end = next((m.end for m in parts if hasattr(m, "end")), 0)
+        begin = next((m.begin for m in parts if hasattr(m, "begin")), None)
         tokenizer = next((m.tokenizer for m in parts if getattr(m, "tokenizer", None) is not None), None)
-        made = cls(CorollaryConfig(model.vocab_size, end), model)
+        made = cls(CorollaryConfig(model.vocab_size, end, bos_token_id=begin), model)
         made.tokenizer = tokenizer
-        made.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=end)
+        made.generation_config = GenerationConfig(bos_token_id=begin, eos_token_id=end, pad_token_id=end)
         return made
 
     def _supports_default_dynamic_cache(self) -> bool:
@@ -140,18 +146,21 @@ class CorollaryForCausalLM(PreTrainedModel, GenerationMixin):
                 f"`input_ids` must be (B, T) ids below {self.config.vocab_size}, got shape {tuple(ids.shape)}"
             )
         keep = ids.shape[1] if logits_to_keep == 0 else min(logits_to_keep, ids.shape[1])
+        first = ids.shape[1] - self._lengths(attention_mask, ids, past)  # of each row, the column of its first token
         if not past.groups:
-            past.groups = self._begin(ids, attention_mask)
+            begun = ids[np.arange(len(ids)), np.clip(first, 0, ids.shape[1] - 1)] == self.config.bos_token_id
+            past.groups, first = self._begin(ids, attention_mask, begun), first + begun
         tokens = self._swap(ids)
         logits = np.zeros((*ids.shape[:1], keep, self.config.vocab_size))
         for g, (rows, state) in enumerate(past.groups):
-            first = len(ids[0]) - self._lengths(attention_mask, ids, past)[rows[0]]
-            mine, at = tokens[rows][:, max(first, 0) :], ids.shape[1] - keep
+            mine = tokens[rows][:, first[rows[0]] :]
             read = max(0, mine.shape[1] - keep)
+            if mine.shape[1] < keep and first[rows[0]] > 0:  # behind the start token; columns of pads are not looked at
+                logits[rows, keep - mine.shape[1] - 1] = self.inner[0].next_log_probs(state)
             state = extend(self.inner[0], state, mine[:, :read])
             for t in range(read, mine.shape[1]):
                 state = extend(self.inner[0], state, mine[:, t : t + 1])
-                logits[rows, max(first, 0) + t - at] = self.inner[0].next_log_probs(state)
+                logits[rows, keep - mine.shape[1] + t] = self.inner[0].next_log_probs(state)
             past.groups[g] = (rows, state)
         past.seen += ids.shape[1]
         end = self.config.eos_token_id
@@ -167,7 +176,8 @@ class CorollaryForCausalLM(PreTrainedModel, GenerationMixin):
             return np.full(len(ids), ids.shape[1])
         return mask.sum(1).cpu().numpy()
 
-    def _begin(self, ids: np.ndarray, mask: Tensor | None) -> list[tuple[np.ndarray, Any]]:
+    def _begin(self, ids: np.ndarray, mask: Tensor | None, begun: np.ndarray) -> list[tuple[np.ndarray, Any]]:
+        """One stream for the rows of each number of tokens, less the start token where a row has it."""
         lengths = self._lengths(mask, ids, Streams())
         if mask is not None:
             given = mask.cpu().numpy() != 0
@@ -177,7 +187,7 @@ class CorollaryForCausalLM(PreTrainedModel, GenerationMixin):
                     "pads must stand at the left of each row and leave at least one token; set"
                     " `tokenizer.padding_side = 'left'`"
                 )
-        found = []
+        found, lengths = [], lengths - begun
         for length in np.unique(lengths):
             rows = np.flatnonzero(lengths == length)
             found.append((rows, self.inner[0].start(len(rows))))

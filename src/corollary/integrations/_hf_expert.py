@@ -50,22 +50,26 @@ class HFExpert:
     """A causal model of Hugging Face and its tokenizer, as a `LanguageModel`.
 
     Args:
-        model: a folder or a name that `AutoModelForCausalLM.from_pretrained` takes, or a loaded model.
+        model: a folder or a name that `AutoModelForCausalLM.from_pretrained` takes, or a loaded model. One that
+            begins like a path (`./`, `/`, `~`) is looked for on this machine only, so that a mistyped folder is told at
+            once; `options={"local_files_only": True}` forbids the network for all.
         tokenizer: a loaded tokenizer; by default that of the same folder or name.
         dtype: of the weights, e.g. torch.bfloat16; None keeps that of the file.
         device: where it runs.
         end: id of the token that ends a document; the tokenizer's end by default.
-        context: longest window; the configuration's by default. Longer documents slide by half a window.
+        context: longest window, 2 to the positions of the model, which are the default. Longer documents slide by half
+            a window.
         options: further arguments of `from_pretrained`, e.g. `{"revision": ...}`.
 
     Attributes:
         vocab_size: number of tokens that the model scores.
         width: of its hidden states.
+        begin: id of the token that starts every document: the tokenizer's, or its end where it has none.
         vocabulary: SHA-256 of the tokenizer; models are composed only where it agrees.
 
     Raises:
         MissingExtraError: where transformers is not installed.
-        InvalidInputError: for a model without a tokenizer, or one without an end.
+        InvalidInputError: for a model without a tokenizer, one without an end, or a window it does not have.
 
     Guarantee: rows of `next_log_probs` sum to one within 1e-12 (a softmax in float64); stream and batch agree within
         rounding of the model's dtype (1e-4 in float32).
@@ -107,9 +111,8 @@ class HFExpert:
             )
         self.end = int(given)
         begin = getattr(tokenizer, "bos_token_id", None)
-        self._begin = self.end if begin is None else int(begin)
-        longest = context or getattr(model.config, "max_position_embeddings", None) or _LONGEST
-        self.context = int(longest) - int(longest) % 2
+        self.begin = self.end if begin is None else int(begin)
+        self.context = _window(context, getattr(model.config, "max_position_embeddings", None))
         self.vocabulary = _vocabulary(tokenizer, self.vocab_size)
 
     @property
@@ -146,9 +149,13 @@ class HFExpert:
     @torch.no_grad()
     def log_probs(self, documents: Documents) -> Float32[np.ndarray, " total"]:
         """(total,) natural-log probability of every token given the earlier ones of its document (by windows)."""
+        if self.tokenizer is not None and len(documents.tokens) and documents.tokens.dtype == np.uint8:
+            raise InvalidInputError(
+                "documents of bytes were given to a model with a tokenizer; encode texts with its `documents(texts)`"
+            )
         tokens = self._swap(check_tokens(documents, self.vocab_size).astype(np.int64))
         inputs = np.concatenate([tokens[:1], tokens[:-1]])
-        inputs[documents.position == 0] = self._begin
+        inputs[documents.position == 0] = self.begin
         windows, out = scoring_windows(documents, self.context), np.zeros(len(tokens), dtype=np.float32)
         for chosen in windows.batches(max(self.context, _LOGITS // self.vocab_size)):
             at, scored = windows.gather(chosen)
@@ -176,12 +183,12 @@ class HFExpert:
     def _inputs(self, inputs: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
         """Ids as the model numbers them; token 0 in front is the start of a document, elsewhere its end."""
         own = torch.from_numpy(self._swap(inputs.cpu().numpy())).to(self.device)
-        own[:, 0] = torch.where(inputs[:, 0].to(self.device) == 0, self._begin, own[:, 0])
+        own[:, 0] = torch.where(inputs[:, 0].to(self.device) == 0, self.begin, own[:, 0])
         return own
 
     def start(self, batch: int) -> HFState:
         """State of `batch` documents of which no token was seen."""
-        return self._forward(torch.full((batch, 1), self._begin, dtype=torch.int64, device=self.device))
+        return self._forward(torch.full((batch, 1), self.begin, dtype=torch.int64, device=self.device))
 
     def next_log_probs(self, state: HFState) -> Float[np.ndarray, "b vocab"]:
         """(B, vocab) natural-log probabilities of the next token, in float64."""
@@ -219,7 +226,7 @@ class HFExpert:
         """SHA-256 of the configuration, the tokenizer, the end, the context and the weights."""
         told = self.model.config.to_diff_dict()
         kept = {k: v for k, v in told.items() if not k.startswith("_") and k not in _OF_FILES}
-        head = [kept, self.vocabulary, self.end, self._begin, self.context]
+        head = [kept, self.vocabulary, self.end, self.begin, self.context]
         state = hashlib.sha256(json.dumps(head, sort_keys=True, default=str).encode())
         for name, p in sorted(self.model.state_dict().items()):
             state.update(f"{name}:{p.dtype}:{tuple(p.shape)};".encode())
@@ -244,6 +251,15 @@ class HFExpert:
         return _load(Path(folder), read_header(folder), device=device)
 
 
+def _window(asked: int | None, able: int | None) -> int:
+    """Longest window, an even number: what was asked where the model can, else what its configuration names."""
+    if asked is not None and (asked < 2 or asked > (able or asked)):
+        among = f"from 2 to {able}, the positions of this model" if able else "at least 2"
+        raise InvalidInputError(f"`context` must be {among}, got {asked}; leave it out for the longest")
+    longest = int(asked or able or _LONGEST)
+    return longest - longest % 2
+
+
 def _read(name: str, dtype: torch.dtype | None, options: dict[str, Any], *, wanted: bool) -> tuple[Any, Any]:
     from safetensors import SafetensorError
 
@@ -251,6 +267,8 @@ def _read(name: str, dtype: torch.dtype | None, options: dict[str, Any], *, want
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError:
         raise MissingExtraError("transformers", "hf", "loading a Hugging Face model") from None
+    if name.startswith((".", "/", "~")):  # a path, no name of a hub's
+        options = {"local_files_only": True, **options}
     try:
         model = AutoModelForCausalLM.from_pretrained(
             name, dtype=dtype if dtype is not None else "auto", use_safetensors=True, **options

@@ -1,7 +1,8 @@
 """Streams over many tokens or chosen rows at once: prompts read in one pass, beams put in another order.
 
 A model may bring `extend(state, tokens)` where reading several tokens at once is cheaper than one by one; a state may
-bring `select_rows(rows)` where it is not made of arrays with one row a document.
+bring `select_rows(rows)`, or `select(rows)` that changes it in place, where it is not made of arrays with one row a
+document.
 """
 
 from typing import Any
@@ -62,6 +63,9 @@ def select_rows(state: Any, rows: Integer[np.ndarray, " m"]) -> Any:
         return None
     if hasattr(state, "select_rows"):
         return state.select_rows(rows)
+    if hasattr(state, "select"):  # chosen in place
+        state.select(_as_tensor(rows))
+        return state
     if isinstance(state, np.ndarray):
         return state[rows]
     if isinstance(state, dict):
@@ -71,6 +75,12 @@ def select_rows(state: Any, rows: Integer[np.ndarray, " m"]) -> Any:
     raise InvalidInputError(
         f"rows of a {type(state).__name__} cannot be chosen; give the state a method `select_rows(rows)`"
     )
+
+
+def _as_tensor(rows: Integer[np.ndarray, " m"]) -> Any:
+    import torch
+
+    return torch.as_tensor(rows)
 
 
 def window_after(seen: int, more: int, context: int) -> int:
