@@ -8,6 +8,7 @@ from unlearning_models import sequences, with_heads
 from corollary.certificates import Status, betting
 from corollary.errors import InvalidInputError, ReusedRowsError
 from corollary.unlearning import (
+    Examples,
     FiniteWorld,
     TemperTiltModel,
     _certificate,
@@ -17,6 +18,7 @@ from corollary.unlearning import (
     certify_retain_error,
     certify_retained,
     closeness,
+    fit_temper_tilt,
 )
 from corollary.unlearning._backbone import backbone_of
 
@@ -184,3 +186,18 @@ def test_forget_quality_covers_and_a_wrong_constant_is_caught(rng, monkeypatch):
     assert coverage(rng, 0.02) <= allowed
     monkeypatch.setattr(_certificate, "MASSART", 2e4)
     assert coverage(rng, 0.02) > allowed
+
+
+def test_held_out_questions_that_are_forgotten_are_refused(own, rng):
+    """The head was trained on both sets: a held-out prompt may be in neither."""
+    lost, kept, others = sequences(rng, 5), sequences(rng, 10), sequences(rng, 32)
+    both = Examples.from_tokens(
+        [s.prompt(i).tolist() for s in (others, lost) for i in range(len(s))],
+        [s.sequence(i)[s.answers[i] :].tolist() for s in (others, lost) for i in range(len(s))],
+    )
+    with pytest.raises(ReusedRowsError, match="5 of"):
+        fit_temper_tilt(own, lost, kept, held_out=both, rank=2, epochs=1)
+    with pytest.raises(ReusedRowsError, match="5 of"):
+        certify_retained(with_heads(own), both, trained_on=(kept, lost))
+    certificate, _ = fit_temper_tilt(own, lost, kept, held_out=others, rank=2, epochs=1).certified()
+    assert "0 of 32 are among the 15 trained on" in str([p.assumptions for p in certificate.parts])

@@ -48,7 +48,7 @@ def fit_temper_tilt(
             on a slice of the forget set that is not reported.
         guidance: s.
         training: the hyper-parameters; or give them one by one, as in `HeadTraining`.
-        held_out: sequences to retain that are not trained on; `certificate_` then speaks of them, too.
+        held_out: sequences to retain that are in neither set; `certificate_` then speaks of them, too.
         paraphrases: other words for what is to be forgotten, not trained on; `certificate_` then speaks of them, too.
         retain_limit: cache at most so many sequences to retain (and never more than will be drawn).
         folder: cache (fp16) and checkpoints on disk; the same call goes on where it stopped.
@@ -89,7 +89,7 @@ def fit_temper_tilt(
     )
     check_sets(forget, retain, backbone.vocab_size)
     if held_out is not None:
-        refuse_reuse(held_out.hashes(), training=retain.hashes())
+        refuse_reuse(held_out.hashes(), training=retain.hashes(), forgetting=forget.hashes())
     if paraphrases is not None:
         refuse_reuse(paraphrases.hashes(), training=forget.hashes())
     before = backbone.fingerprint()

@@ -1,6 +1,6 @@
 """Issuing the certificates of unlearning."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -124,7 +124,7 @@ def certify_retained(
     model: TemperTiltModel,
     held_out: Examples,
     *,
-    trained_on: Examples | None = None,
+    trained_on: Examples | Sequence[Examples] | None = None,
     delta: float = 0.02,
     heads: Any = None,
     attempts: int = 1,
@@ -134,7 +134,7 @@ def certify_retained(
     Args:
         model: the model as it is served.
         held_out: retained prompts with answers that the head was not trained on.
-        trained_on: those it was trained on; a common one is refused.
+        trained_on: those it was trained on, to retain and to forget; a common one is refused.
         delta: probability that the bound fails.
         heads: names of the heads that are on.
         attempts: statements drawn from these prompts, this one included.
@@ -156,14 +156,15 @@ def certify_retained(
     Reference: betting bounds after Waudby-Smith and Ramdas (2024).
     """
     check_level(delta, "upper")
-    if trained_on is not None:
-        refuse_reuse(held_out.hashes(), training=trained_on.hashes())
+    sets = [trained_on] if isinstance(trained_on, Examples) else list(trained_on or ())
+    for given in sets:
+        refuse_reuse(held_out.hashes(), training=given.hashes())
     found = closeness(model, held_out, heads=heads)
     evidence = {"variation": found.variation}
     upper = _upper(found.variation, delta)
     unseen = Assumption(
         "the head was not trained on these prompts",
-        "" if trained_on is None else f"0 of {len(held_out)} are among the {len(trained_on)} trained on",
+        f"0 of {len(held_out)} are among the {sum(map(len, sets))} trained on" if sets else "",
     )
     certificate = Certificate.issue(
         "unlearning.retained",
@@ -309,7 +310,7 @@ def certify_fit(model: TemperTiltModel) -> tuple[Certificate, Evidence]:
     if given["paraphrases"] is not None:
         parts.append(certify_paraphrases(model, given["paraphrases"]))
     if given["held_out"] is not None:
-        parts.append(certify_retained(model, given["held_out"], trained_on=given["retain"]))
+        parts.append(certify_retained(model, given["held_out"], trained_on=(given["retain"], given["forget"])))
     for more, arrays in parts:
         certificate, evidence = certificate & more, evidence | arrays
     return certificate, evidence

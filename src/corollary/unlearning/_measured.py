@@ -114,7 +114,7 @@ def certify(
                 model, opened.examples("forget", "paraphrased_answer"), delta=level, attempts=attempts
             )
         )
-    held_out, trained_on = opened.examples("held_out"), opened.examples("retain")
+    held_out, trained_on = opened.examples("held_out"), [opened.examples(part) for part in ("retain", "forget")]
     parts.append(_issue.certify_retained(model, held_out, trained_on=trained_on, delta=level, attempts=attempts))
     other = reference.truth_ratio if reference is not None else np.zeros(0)
     quality = _issue.certify_forget_quality(
