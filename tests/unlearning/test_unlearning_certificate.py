@@ -21,6 +21,7 @@ from corollary.unlearning import (
     fit_temper_tilt,
 )
 from corollary.unlearning._backbone import backbone_of
+from corollary.unlearning._issue import rounded_up
 
 
 def test_forgotten_is_a_census_of_the_answers(base, examples):
@@ -201,3 +202,14 @@ def test_held_out_questions_that_are_forgotten_are_refused(own, rng):
         certify_retained(with_heads(own), both, trained_on=(kept, lost))
     certificate, _ = fit_temper_tilt(own, lost, kept, held_out=others, rank=2, epochs=1).certified()
     assert "0 of 32 are among the 15 trained on" in str([p.assumptions for p in certificate.parts])
+
+
+def test_bounds_in_statements_are_rounded_upwards(own, examples, rng):
+    """What a statement says is true as it stands there, and as near as four digits allow."""
+    for x in [0.0, 1.0, 0.12341, 0.99999, 123456.0, *rng.uniform(0, 1, 300), *np.exp(rng.normal(-9, 5, 300))]:
+        assert x <= float(rounded_up(x)) <= x * 1.0011
+    certificate, evidence = certify_forgotten(with_heads(own), examples, base_before=own.fingerprint())
+    said = [float(w.strip(",")) for w in certificate.statement.split() if w[0].isdigit()][-2:]
+    p = np.exp(evidence["log_likelihood"])
+    assert p.max() <= said[0]
+    assert p.mean() <= said[1]

@@ -84,6 +84,11 @@ def fit_temper_tilt(
     if earlier is not None and name in earlier.heads:
         raise InvalidInputError(f"the model has a head {name!r} already; give another `name`")
     backbone = earlier.backbone if earlier is not None else backbone_of(base)
+    for role, rows in (("forget", forget), ("retain", retain)):
+        if isinstance(rows, list | tuple) and not rows:
+            raise InvalidInputError(f"the {role} set is empty; give at least one question with its answer")
+    if retain_limit is not None and retain_limit < 1:
+        raise InvalidInputError(f"`retain_limit` must be at least 1, got {retain_limit}; None takes all that is drawn")
     forget, retain, held_out, paraphrases = (
         _encoded(given, tokenizer, base) for given in (forget, retain, held_out, paraphrases)
     )
@@ -138,6 +143,6 @@ def _limited(
     drawn = np.unique(partners)
     if limit is not None and len(drawn) > limit:
         rng = np.random.default_rng([seed, 8])
-        drawn = np.sort(rng.choice(drawn, max(1, limit), replace=False))
+        drawn = np.sort(rng.choice(drawn, limit, replace=False))
         return drawn, rng.integers(0, len(drawn), partners.shape)
     return drawn, np.searchsorted(drawn, partners)

@@ -1,6 +1,7 @@
 """Issuing the certificates of unlearning."""
 
 from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING, Context, Decimal
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def certify_forgotten(
         "unlearning.forgotten",
         statement=f"The base's weights are unchanged, and each of the {len(p)} answers to be forgotten has a "
         f"probability of "
-        f"at most {p.max():.4g} a token, {p.mean():.4g} in the mean.",
+        f"at most {rounded_up(p.max())} a token, {rounded_up(p.mean())} in the mean.",
         evidence=evidence,
         witness=witness,
         reference=PAPER,
@@ -107,7 +108,7 @@ def certify_paraphrases(
         "unlearning.paraphrases",
         statement=f"With confidence {1 - delta:.6g} paraphrases of what is forgotten have a mean probability of at "
         f"most "
-        f"{upper:.4g} a token.",
+        f"{rounded_up(upper)} a token.",
         evidence=evidence,
         witness={"delta": delta, "upper": upper + 1e-9},
         reference=PAPER,
@@ -170,7 +171,7 @@ def certify_retained(
         "unlearning.retained",
         statement=f"With confidence {1 - delta:.6g} the next-token distributions on retained prompts have moved by at "
         f"most "
-        f"{upper:.4g} in total variation, in the mean.",
+        f"{rounded_up(upper)} in total variation, in the mean.",
         evidence=evidence,
         witness={"delta": delta, "upper": upper + 1e-9},
         reference=PAPER,
@@ -229,9 +230,8 @@ def certify_retain_error(
     upper = ((1 - share) * bounds[0] + share * bounds[1]) / (1 - share)
     certificate = Certificate.issue(
         "unlearning.retain_error",
-        statement=f"With confidence {1 - delta:.6g} the tilted density at T = 1 is within {upper:.4g} nats of the "
-        f"retained "
-        "one, in KL.",
+        statement=f"With confidence {1 - delta:.6g} the tilted density at T = 1 is within {rounded_up(upper)} nats of "
+        "the retained one, in KL.",
         evidence=evidence,
         witness={**witness, "upper": upper + 1e-9},
         reference=PAPER,
@@ -286,8 +286,8 @@ def certify_forget_quality(
     certificate = Certificate.issue(
         "unlearning.forget_quality",
         statement=f"With confidence {1 - delta:.6g} the truth ratios{' against answers of other questions' * borrowed} "
-        f"are within {upper:.4g} of those of a retrained model, in Kolmogorov-Smirnov distance ({d:.4g} on these "
-        f"{len(a)} questions" + (f", p = {pvalue:.4g})." if pvalue is not None else ")."),
+        f"are within {rounded_up(upper)} of those of a retrained model, in Kolmogorov-Smirnov distance ({d:.4g} on "
+        f"these {len(a)} questions" + (f", p = {pvalue:.4g})." if pvalue is not None else ")."),
         evidence={"ratio": a, "reference": b},
         witness={"delta": delta, "upper": upper + 1e-9, "statistic": d},
         reference=PAPER,
@@ -314,6 +314,11 @@ def certify_fit(model: TemperTiltModel) -> tuple[Certificate, Evidence]:
     for more, arrays in parts:
         certificate, evidence = certificate & more, evidence | arrays
     return certificate, evidence
+
+
+def rounded_up(x: float) -> str:
+    """An upper bound in four digits, rounded upwards: to the nearest it could lie below what is certified."""
+    return f"{float(Context(prec=4, rounding=ROUND_CEILING).create_decimal(Decimal(float(x)))):.4g}"
 
 
 def _upper(x: np.ndarray, delta: float, *, high: float = 1.0) -> float:

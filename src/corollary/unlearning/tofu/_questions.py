@@ -95,6 +95,8 @@ class Questions:
     def slices(self, share: float = 0.5) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
         """The forget rows of the first authors, to choose hyper-parameters on, and of the rest, to report on."""
         authors = -(-len(self.forget) // self.per_author)
+        if authors < 2:
+            raise InvalidInputError("there is one author to forget, and slices need two; make or load more of them")
         first = min(max(1, round(share * authors)), authors - 1) * self.per_author
         return self.forget[:first], self.forget[first:]
 
