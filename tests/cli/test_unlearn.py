@@ -191,7 +191,7 @@ def test_errors_are_one_sentence(tmp_path):
         (["fit", "--forget", q, "--out", tmp_path / "b"], "both"),
         (
             ["fit", "--forget", tmp_path / "q.json", "--retain", tmp_path / "q.json", "--out", tmp_path / "c"],
-            "perturbed",
+            "also to be retained",
         ),
         (["eval", tmp_path], "no finished run"),
         (["generate", tmp_path, "Who?"], "no finished run"),

@@ -19,6 +19,7 @@ from corollary.unlearning import (
     load_base,
     tofu,
 )
+from corollary.unlearning._model import Tilted
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -154,3 +155,65 @@ def test_models_without_states_get_a_bag_of_words(rng):
         assert tilted.fits["forgotten"].losses[-1] < 0.3
         gained = [tilted.score(s).mean_nll - tilted.score(s, heads=[]).mean_nll for s in sets]
         assert gained[0].mean() > gained[1].mean() + 0.2
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_the_processor_follows_caches_chunks_padding_and_further_prompts(kind, examples):
+    """The scores of the first new token are those of the tilted model, however the prompt was read."""
+    base = tiny(kind)
+    model = with_heads(base)
+    first, second = examples.prompt(0).tolist(), examples.sequence(1).tolist()
+    options = {"do_sample": False, "max_new_tokens": 3, "eos_token_id": None, "return_dict_in_generate": True}
+
+    def said(inputs, **more):
+        return base.generate(
+            torch.tensor(inputs), logits_processor=[processor], output_scores=True, pad_token_id=49, **options, **more
+        )
+
+    def expected(prompt):
+        inputs = torch.tensor([prompt])
+        on = torch.ones_like(inputs, dtype=torch.bool)
+        return Tilted(model, inputs, on, model.switches(None, 1), use_cache=False).log_probs[0]
+
+    with TemperTiltProcessor(model) as processor:
+        longer = [*said([first]).sequences[0].tolist(), 8, 9, 10]
+    one, two, three, start = (expected(prompt) for prompt in (first, second, longer, [0]))
+    with TemperTiltProcessor(model) as processor:
+        assert torch.allclose(said([first]).scores[0][0], one, atol=1e-4)
+        assert torch.allclose(said([second]).scores[0][0], two, atol=1e-4)  # a second one in one `with`
+        assert torch.allclose(said([second], prefill_chunk_size=2).scores[0][0], two, atol=1e-4)
+        assert torch.allclose(said([[0]]).scores[0][0], start, atol=1e-4)
+        cache = said([first]).past_key_values
+        assert torch.allclose(said([longer], past_key_values=cache).scores[0][0], three, atol=1e-4)
+        width = max(len(first), len(second)) + 2
+        padded = [[49] * (width - len(p)) + p for p in (first, second)]
+        found = said(padded, attention_mask=(torch.tensor(padded) != 49).long()).scores[0]
+        assert torch.allclose(found, torch.stack([one, two]), atol=1e-4)
+        draft = torch.tensor([[0, 5, 6, 5, 6]])
+        with pytest.raises(InvalidInputError, match="drafts"):
+            base.generate(
+                draft, logits_processor=[processor], prompt_lookup_num_tokens=2, max_new_tokens=4, pad_token_id=49
+            )
+    whole = base.generate(torch.tensor([first]), pad_token_id=49, **options)
+    with TemperTiltProcessor(model) as processor, pytest.raises(InvalidInputError, match="came from elsewhere"):
+        said([[*whole.sequences[0].tolist(), 8]], past_key_values=whole.past_key_values)
+    with (
+        TemperTiltProcessor(model, attention_mask=torch.ones(2, 9, dtype=torch.long)) as processor,
+        pytest.raises(InvalidInputError, match="leave it out"),
+    ):
+        said([first[:3]])
+
+
+def test_sequences_longer_than_the_positions_are_refused(examples):
+    """A model of absolute positions has no more of them; a rotary one goes on."""
+    model = with_heads(tiny("gpt2"))  # 64 positions
+    long = Examples.from_tokens([[0, *[5] * 60]], [[6] * 9])
+    for act in (
+        lambda: model.score(long),
+        lambda: fit_temper_tilt(model.base, long, examples, rank=2, epochs=1),
+        lambda: model.generate([[0] + [5] * 70], max_new_tokens=2),
+        lambda: model.generate([[0] + [5] * 60], max_new_tokens=20, end=49),
+    ):
+        with pytest.raises(InvalidInputError, match="has 64 positions"):
+            act()
+    assert np.isfinite(with_heads(tiny("llama")).score(long).log_probs).all()

@@ -8,6 +8,7 @@ from unlearning_models import sequences, with_heads
 from corollary.certificates import Status, betting
 from corollary.errors import InvalidInputError, ReusedRowsError
 from corollary.unlearning import (
+    Examples,
     FiniteWorld,
     TemperTiltModel,
     _certificate,
@@ -17,8 +18,10 @@ from corollary.unlearning import (
     certify_retain_error,
     certify_retained,
     closeness,
+    fit_temper_tilt,
 )
 from corollary.unlearning._backbone import backbone_of
+from corollary.unlearning._issue import rounded_up
 
 
 def test_forgotten_is_a_census_of_the_answers(base, examples):
@@ -184,3 +187,29 @@ def test_forget_quality_covers_and_a_wrong_constant_is_caught(rng, monkeypatch):
     assert coverage(rng, 0.02) <= allowed
     monkeypatch.setattr(_certificate, "MASSART", 2e4)
     assert coverage(rng, 0.02) > allowed
+
+
+def test_held_out_questions_that_are_forgotten_are_refused(own, rng):
+    """The head was trained on both sets: a held-out prompt may be in neither."""
+    lost, kept, others = sequences(rng, 5), sequences(rng, 10), sequences(rng, 32)
+    both = Examples.from_tokens(
+        [s.prompt(i).tolist() for s in (others, lost) for i in range(len(s))],
+        [s.sequence(i)[s.answers[i] :].tolist() for s in (others, lost) for i in range(len(s))],
+    )
+    with pytest.raises(ReusedRowsError, match="5 of"):
+        fit_temper_tilt(own, lost, kept, held_out=both, rank=2, epochs=1)
+    with pytest.raises(ReusedRowsError, match="5 of"):
+        certify_retained(with_heads(own), both, trained_on=(kept, lost))
+    certificate, _ = fit_temper_tilt(own, lost, kept, held_out=others, rank=2, epochs=1).certified()
+    assert "0 of 32 are among the 15 trained on" in str([p.assumptions for p in certificate.parts])
+
+
+def test_bounds_in_statements_are_rounded_upwards(own, examples, rng):
+    """What a statement says is true as it stands there, and as near as four digits allow."""
+    for x in [0.0, 1.0, 0.12341, 0.99999, 123456.0, *rng.uniform(0, 1, 300), *np.exp(rng.normal(-9, 5, 300))]:
+        assert x <= float(rounded_up(x)) <= x * 1.0011
+    certificate, evidence = certify_forgotten(with_heads(own), examples, base_before=own.fingerprint())
+    said = [float(w.strip(",")) for w in certificate.statement.split() if w[0].isdigit()][-2:]
+    p = np.exp(evidence["log_likelihood"])
+    assert p.max() <= said[0]
+    assert p.mean() <= said[1]

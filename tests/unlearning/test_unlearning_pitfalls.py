@@ -23,9 +23,11 @@ from corollary.unlearning import (
     closeness,
     fit_temper_tilt,
     tilted_log_probs,
+    tofu,
     train_head,
 )
 from corollary.unlearning._backbone import backbone_of
+from corollary.unlearning._tokens import _checked
 
 
 def test_logits_that_are_no_numbers_are_refused(base, examples):
@@ -230,3 +232,25 @@ def test_an_answer_ends_with_its_end_and_is_averaged_by_its_length(own):
         by_hand.append(-np.mean([log_p[len(prompt) - 1 + t, v].item() for t, v in enumerate(answer)]))
     assert scores.mean_nll == pytest.approx(by_hand, abs=1e-5)
     assert TemperTiltHead(4, 6, rank=2).offset == 0.0
+
+
+def test_options_of_the_wrong_kind_are_told_in_one_sentence(own, examples, as_shipped):
+    model = with_heads(own)
+    lost, kept = examples.select(np.arange(4)), examples.select(np.arange(4, 9))
+    braces = "{question} {more}"
+    for act, told in (
+        (lambda: TemperTiltModel(own, temperature="a"), "must be positive"),
+        (lambda: model.generate(["hi"], max_new_tokens=1), "lists of token ids"),
+        (lambda: model.generate([1, 2], max_new_tokens=1), "lists of token ids"),
+        (lambda: model.generate([[0], [0]], max_new_tokens=1, heads=[["a"], "b"]), "one list of names a row"),
+        (lambda: model.generate([[0], [0]], max_new_tokens=1, heads=["a", ["b"]]), "one list of names a row"),
+        (lambda: fit_temper_tilt(own, lost, kept, retain_limit=0, rank=2, epochs=1), "at least 1"),
+        (lambda: fit_temper_tilt(own, [], kept, rank=2, epochs=1), "the forget set is empty"),
+        (lambda: fit_temper_tilt(own, lost, [], rank=2, epochs=1), "the retain set is empty"),
+        (lambda: _checked(braces), "braces doubled"),
+        (lambda: _checked("{question} {"), "braces doubled"),
+        (lambda: tofu.make_questions(authors=3, forget=1).slices(), "need two"),
+    ):
+        with pytest.raises(InvalidInputError, match=told):
+            act()
+    assert _checked("{{json}} {question}") == "{{json}} {question}"

@@ -59,6 +59,7 @@ def fit(
 ) -> None:
     """Fit a head on cached states, then measure and certify; without files, on authors and a base made here."""
     from corollary.unlearning import HeadTraining
+    from corollary.unlearning._asked import content_of
     from corollary.unlearning._run import fit_run
 
     ui.set_threads(threads)
@@ -78,6 +79,8 @@ def fit(
         "weight_decay": weight_decay,
     }
     config |= {**options, **trained, "share": share, "seed": seed}
+    if contents := {k: content_of(p) for k in ("forget", "retain", "unseen") if (p := paths[k]) is not None}:
+        config["contents"] = contents  # a file that changed since is another run
     training = HeadTraining(**trained, share=share, seed=seed)
     with RunFolder(out, config, overwrite=overwrite) as folder, ui.progress(quiet=quiet or as_json) as tell:
         result = fit_run(folder, **paths, **options, training=training, tell=tell)
@@ -93,7 +96,10 @@ def evaluate(
     as_json: ui.Json = False,
     quiet: ui.Quiet = False,
 ) -> None:
-    """Measure and certify a run again, perhaps at other settings or with a retrained reference."""
+    """Measure and certify a run again, perhaps at other settings or with a retrained reference.
+
+    The settings stay with the run: `generate`, the gateway and the report use them afterwards.
+    """
     from corollary.unlearning._measured import evaluate_run
 
     with RunFolder(run, _config(run)) as folder, ui.progress(quiet=quiet or as_json) as tell:
@@ -183,6 +189,8 @@ def _finish(out: Path, result: dict[str, Any], *, as_json: bool, quiet: bool) ->
     )
     if not quality:
         ui.say("forget quality: UNDECIDED, no retrained reference was given (--reference)")
+    if result.get("dropped"):
+        ui.say(f"{result['dropped']} rows were left out: their question and answer came before in the same file")
     if result.get("wrong_answers_borrowed"):
         ui.say("no question has `perturbed_answer`: truth ratios compare with the answers of other questions")
     ui.say(str(load_certificate(out)[0]))

@@ -67,6 +67,8 @@ def load_base(folder: str | Path) -> tuple[Any, Tokenizer]:
 
 
 def _from_hugging_face(source: Path) -> tuple[Any, Tokenizer]:
+    from safetensors import SafetensorError
+
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError:
@@ -74,7 +76,7 @@ def _from_hugging_face(source: Path) -> tuple[Any, Tokenizer]:
     try:
         model = AutoModelForCausalLM.from_pretrained(source, local_files_only=True).eval()
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
-    except (OSError, ValueError, KeyError) as problem:
+    except (OSError, ValueError, KeyError, SafetensorError) as problem:
         told = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
         raise InvalidFileError(source, f"no causal model with a tokenizer ({told})", "save both there") from None
     return model, WrappedTokenizer(tokenizer)

@@ -48,7 +48,7 @@ def fit_temper_tilt(
             on a slice of the forget set that is not reported.
         guidance: s.
         training: the hyper-parameters; or give them one by one, as in `HeadTraining`.
-        held_out: sequences to retain that are not trained on; `certificate_` then speaks of them, too.
+        held_out: sequences to retain that are in neither set; `certificate_` then speaks of them, too.
         paraphrases: other words for what is to be forgotten, not trained on; `certificate_` then speaks of them, too.
         retain_limit: cache at most so many sequences to retain (and never more than will be drawn).
         folder: cache (fp16) and checkpoints on disk; the same call goes on where it stopped.
@@ -84,12 +84,17 @@ def fit_temper_tilt(
     if earlier is not None and name in earlier.heads:
         raise InvalidInputError(f"the model has a head {name!r} already; give another `name`")
     backbone = earlier.backbone if earlier is not None else backbone_of(base)
+    for role, rows in (("forget", forget), ("retain", retain)):
+        if isinstance(rows, list | tuple) and not rows:
+            raise InvalidInputError(f"the {role} set is empty; give at least one question with its answer")
+    if retain_limit is not None and retain_limit < 1:
+        raise InvalidInputError(f"`retain_limit` must be at least 1, got {retain_limit}; None takes all that is drawn")
     forget, retain, held_out, paraphrases = (
         _encoded(given, tokenizer, base) for given in (forget, retain, held_out, paraphrases)
     )
     check_sets(forget, retain, backbone.vocab_size)
     if held_out is not None:
-        refuse_reuse(held_out.hashes(), training=retain.hashes())
+        refuse_reuse(held_out.hashes(), training=retain.hashes(), forgetting=forget.hashes())
     if paraphrases is not None:
         refuse_reuse(paraphrases.hashes(), training=forget.hashes())
     before = backbone.fingerprint()
@@ -138,6 +143,6 @@ def _limited(
     drawn = np.unique(partners)
     if limit is not None and len(drawn) > limit:
         rng = np.random.default_rng([seed, 8])
-        drawn = np.sort(rng.choice(drawn, max(1, limit), replace=False))
+        drawn = np.sort(rng.choice(drawn, limit, replace=False))
         return drawn, rng.integers(0, len(drawn), partners.shape)
     return drawn, np.searchsorted(drawn, partners)

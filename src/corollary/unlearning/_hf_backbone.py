@@ -42,12 +42,14 @@ class HFBackbone(Backbone):
         return super().layers()
 
     def hidden(self, inputs: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+        require_positions(self.model, int(mask.sum(1).max()))
         asked = {"attention_mask": mask.long(), "position_ids": _positions(mask), "use_cache": False}
         return self.model.base_model(input_ids=inputs, **asked).last_hidden_state
 
     def outputs(
         self, inputs: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], rows: Bool[Tensor, "b t"]
     ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "m vocab"]]:
+        require_positions(self.model, int(mask.sum(1).max()))
         asked = {"attention_mask": mask.long(), "position_ids": _positions(mask), "use_cache": False}
         found = self.model(input_ids=inputs, output_hidden_states=True, **asked)
         return found.hidden_states[-1], found.logits[rows]
@@ -64,6 +66,16 @@ def _positions(mask: Bool[Tensor, "b t"]) -> Int[Tensor, "b t"]:
     return (mask.long().cumsum(1) - 1).clamp(min=0)
 
 
+def require_positions(model: Any, length: int) -> None:
+    """Refuse sequences longer than a table of absolute positions; rotary models have none."""
+    table = getattr(model.base_model, "wpe", None)
+    if isinstance(table, nn.Embedding) and length > table.num_embeddings:
+        raise InvalidInputError(
+            f"a sequence has {length} tokens, the model has {table.num_embeddings} positions; shorten the texts, or "
+            "generate fewer tokens"
+        )
+
+
 class HFStream(Stream):
     """Keys and values in the library's own cache; padding stays masked for ever."""
 
@@ -75,6 +87,7 @@ class HFStream(Stream):
         self._forward(inputs, _positions(mask))
 
     def _forward(self, inputs: Tensor, positions: Tensor) -> None:
+        require_positions(self.model, int(positions.max()) + 1)
         found = self.model(
             input_ids=inputs,
             attention_mask=self.mask,

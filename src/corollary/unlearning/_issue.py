@@ -1,6 +1,7 @@
 """Issuing the certificates of unlearning."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING, Context, Decimal
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def certify_forgotten(
         "unlearning.forgotten",
         statement=f"The base's weights are unchanged, and each of the {len(p)} answers to be forgotten has a "
         f"probability of "
-        f"at most {p.max():.4g} a token, {p.mean():.4g} in the mean.",
+        f"at most {rounded_up(p.max())} a token, {rounded_up(p.mean())} in the mean.",
         evidence=evidence,
         witness=witness,
         reference=PAPER,
@@ -107,7 +108,7 @@ def certify_paraphrases(
         "unlearning.paraphrases",
         statement=f"With confidence {1 - delta:.6g} paraphrases of what is forgotten have a mean probability of at "
         f"most "
-        f"{upper:.4g} a token.",
+        f"{rounded_up(upper)} a token.",
         evidence=evidence,
         witness={"delta": delta, "upper": upper + 1e-9},
         reference=PAPER,
@@ -124,7 +125,7 @@ def certify_retained(
     model: TemperTiltModel,
     held_out: Examples,
     *,
-    trained_on: Examples | None = None,
+    trained_on: Examples | Sequence[Examples] | None = None,
     delta: float = 0.02,
     heads: Any = None,
     attempts: int = 1,
@@ -134,7 +135,7 @@ def certify_retained(
     Args:
         model: the model as it is served.
         held_out: retained prompts with answers that the head was not trained on.
-        trained_on: those it was trained on; a common one is refused.
+        trained_on: those it was trained on, to retain and to forget; a common one is refused.
         delta: probability that the bound fails.
         heads: names of the heads that are on.
         attempts: statements drawn from these prompts, this one included.
@@ -156,20 +157,21 @@ def certify_retained(
     Reference: betting bounds after Waudby-Smith and Ramdas (2024).
     """
     check_level(delta, "upper")
-    if trained_on is not None:
-        refuse_reuse(held_out.hashes(), training=trained_on.hashes())
+    sets = [trained_on] if isinstance(trained_on, Examples) else list(trained_on or ())
+    for given in sets:
+        refuse_reuse(held_out.hashes(), training=given.hashes())
     found = closeness(model, held_out, heads=heads)
     evidence = {"variation": found.variation}
     upper = _upper(found.variation, delta)
     unseen = Assumption(
         "the head was not trained on these prompts",
-        "" if trained_on is None else f"0 of {len(held_out)} are among the {len(trained_on)} trained on",
+        f"0 of {len(held_out)} are among the {sum(map(len, sets))} trained on" if sets else "",
     )
     certificate = Certificate.issue(
         "unlearning.retained",
         statement=f"With confidence {1 - delta:.6g} the next-token distributions on retained prompts have moved by at "
         f"most "
-        f"{upper:.4g} in total variation, in the mean.",
+        f"{rounded_up(upper)} in total variation, in the mean.",
         evidence=evidence,
         witness={"delta": delta, "upper": upper + 1e-9},
         reference=PAPER,
@@ -228,9 +230,8 @@ def certify_retain_error(
     upper = ((1 - share) * bounds[0] + share * bounds[1]) / (1 - share)
     certificate = Certificate.issue(
         "unlearning.retain_error",
-        statement=f"With confidence {1 - delta:.6g} the tilted density at T = 1 is within {upper:.4g} nats of the "
-        f"retained "
-        "one, in KL.",
+        statement=f"With confidence {1 - delta:.6g} the tilted density at T = 1 is within {rounded_up(upper)} nats of "
+        "the retained one, in KL.",
         evidence=evidence,
         witness={**witness, "upper": upper + 1e-9},
         reference=PAPER,
@@ -285,8 +286,8 @@ def certify_forget_quality(
     certificate = Certificate.issue(
         "unlearning.forget_quality",
         statement=f"With confidence {1 - delta:.6g} the truth ratios{' against answers of other questions' * borrowed} "
-        f"are within {upper:.4g} of those of a retrained model, in Kolmogorov-Smirnov distance ({d:.4g} on these "
-        f"{len(a)} questions" + (f", p = {pvalue:.4g})." if pvalue is not None else ")."),
+        f"are within {rounded_up(upper)} of those of a retrained model, in Kolmogorov-Smirnov distance ({d:.4g} on "
+        f"these {len(a)} questions" + (f", p = {pvalue:.4g})." if pvalue is not None else ")."),
         evidence={"ratio": a, "reference": b},
         witness={"delta": delta, "upper": upper + 1e-9, "statistic": d},
         reference=PAPER,
@@ -309,10 +310,15 @@ def certify_fit(model: TemperTiltModel) -> tuple[Certificate, Evidence]:
     if given["paraphrases"] is not None:
         parts.append(certify_paraphrases(model, given["paraphrases"]))
     if given["held_out"] is not None:
-        parts.append(certify_retained(model, given["held_out"], trained_on=given["retain"]))
+        parts.append(certify_retained(model, given["held_out"], trained_on=(given["retain"], given["forget"])))
     for more, arrays in parts:
         certificate, evidence = certificate & more, evidence | arrays
     return certificate, evidence
+
+
+def rounded_up(x: float) -> str:
+    """An upper bound in four digits, rounded upwards: to the nearest it could lie below what is certified."""
+    return f"{float(Context(prec=4, rounding=ROUND_CEILING).create_decimal(Decimal(float(x)))):.4g}"
 
 
 def _upper(x: np.ndarray, delta: float, *, high: float = 1.0) -> float:

@@ -41,6 +41,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Measure a fitted run, perhaps at other settings or with another reference, and certify it anew.
 
+    The settings stay with the run once everything is measured: it is then generated from and served at them.
+
     Guarantee: that of the certificates; each evaluation of the same questions counts as a further attempt.
 
     Example:
@@ -48,16 +50,15 @@ def evaluate_run(
         'evaluate_run'
     """
     say: Tell = tell or (lambda what, share: None)
-    opened = Opened(run.path)
-    setup = dict(opened.setup)
+    setup = dict(Opened(run.path).setup)
     asked = {"temperature": temperature, "guidance": guidance}
     setup |= {k: v for k, v in asked.items() if v is not None}
     if reference is not None:
         setup["reference"] = str(Path(reference).resolve())
     setup["attempts"] = int(setup.get("attempts", 0)) + 1
-    write_json(run.inside(SETUP), setup)
-    opened = Opened(run.path)
+    opened = Opened(run.path, setup)
     model, tokenizer = opened.model(), opened.base[1]
+    other = _reference_part(opened, tokenizer)
     parts: dict[str, Part] = {}
     for what, heads in (("before", []), ("after", None)):
         for part in ("forget", "held_out"):
@@ -67,16 +68,14 @@ def evaluate_run(
             )
         if opened.rows("unseen"):
             parts[f"unseen {what}"] = evaluate(model, _bare(opened), tokenizer, heads=heads, generate=False)
-    other = _reference_part(opened, tokenizer)
     unseen = _elsewhere(opened, model, parts, other)
     logs = {w: Logs({"forget": parts[f"forget {w}"], "retain": parts[f"held_out {w}"]}) for w in ("before", "after")}
-    for what, log in logs.items():
-        save_logs(run.inside(f"logs/{what}"), log)
     reference_logs = Logs({"forget": other}) if other is not None else None
-    if reference_logs is not None:
-        save_logs(run.inside("logs/reference"), reference_logs)
     say("certifying", 0.7)
     certificate, quality, evidence = certify(opened, model, parts["forget after"], other)
+    for what, log in (logs if reference_logs is None else {**logs, "reference": reference_logs}).items():
+        save_logs(run.inside(f"logs/{what}"), log)
+    write_json(run.inside(SETUP), setup)  # only now: what failed leaves the run as it was
     save_certificate(run.path, certificate, evidence)
     save_certificate(run.inside("forget_quality.json"), quality[0], quality[1])
     result = {
@@ -84,6 +83,7 @@ def evaluate_run(
         "temperature": setup["temperature"],
         "guidance": setup["guidance"],
         "wrong_answers_borrowed": opened.borrowed,
+        "dropped": opened.dropped,
         "questions": {p: len(opened.rows(p)) for p in ("forget", "retain", "held_out", "unseen")},
         "forget_quality": _plain(forget_quality(logs["after"], reference_logs) if reference_logs else None),
         "forget_quality_before": _plain(forget_quality(logs["before"], reference_logs) if reference_logs else None),
@@ -114,7 +114,7 @@ def certify(
                 model, opened.examples("forget", "paraphrased_answer"), delta=level, attempts=attempts
             )
         )
-    held_out, trained_on = opened.examples("held_out"), opened.examples("retain")
+    held_out, trained_on = opened.examples("held_out"), [opened.examples(part) for part in ("retain", "forget")]
     parts.append(_issue.certify_retained(model, held_out, trained_on=trained_on, delta=level, attempts=attempts))
     other = reference.truth_ratio if reference is not None else np.zeros(0)
     quality = _issue.certify_forget_quality(
@@ -163,11 +163,16 @@ def _reference_part(opened: Opened, tokenizer: Tokenizer) -> Part | None:
     if opened.reference is None:
         return None
     other, own = load_base(opened.reference)
-    if own.vocab_size != tokenizer.vocab_size:
-        raise InvalidInputError(
-            f"the reference has {own.vocab_size} tokens, the base {tokenizer.vocab_size}; retrain with one tokenizer"
-        )
+    check_reference(own, tokenizer)
     return evaluate(other, opened.rows("forget"), own, generate=False)
+
+
+def check_reference(reference: Tokenizer, base: Tokenizer) -> None:
+    """Refuse a reference of another tokenizer."""
+    if reference.vocab_size != base.vocab_size:
+        raise InvalidInputError(
+            f"the reference has {reference.vocab_size} tokens, the base {base.vocab_size}; retrain with one tokenizer"
+        )
 
 
 def _plain(found: ForgetQuality | None) -> dict[str, float] | None:

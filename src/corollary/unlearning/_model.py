@@ -82,9 +82,10 @@ class TemperTiltModel:
     ) -> None:
         self.base, self.backbone = base, backbone_of(base)
         self.vocab_size = self.backbone.vocab_size
-        if not 0 < temperature < float("inf") or not 0 <= guidance < float("inf"):
+        numbers = all(isinstance(x, (int, float, np.number)) for x in (temperature, guidance))
+        if not numbers or not 0 < temperature < float("inf") or not 0 <= guidance < float("inf"):
             raise InvalidInputError(
-                f"`temperature` must be positive and `guidance` not negative, got {temperature} and {guidance}"
+                f"`temperature` must be positive and `guidance` not negative, got {temperature!r} and {guidance!r}"
             )
         self.temperature, self.guidance = float(temperature), float(guidance)
         self.heads: dict[str, TemperTiltHead] = {}
@@ -126,6 +127,8 @@ class TemperTiltModel:
         known = list(self.heads)
         given = known if heads is None else list(heads)
         per_row = bool(given) and not isinstance(given[0], str)
+        if any(isinstance(h, str) == per_row for h in given):
+            raise InvalidInputError(f"`heads` must be names for all rows, or one list of names a row, got {given!r}")
         lists = [list(h) for h in given] if per_row else [given] * rows
         if len(lists) != rows:
             raise InvalidInputError(f"`heads` names heads for {len(lists)} rows, the batch has {rows}")
@@ -348,7 +351,12 @@ class Rereading(Stream):
 def as_padded(prompts: Any, mask: Any, vocab_size: int) -> tuple[Int[Tensor, "b t"], Bool[Tensor, "b t"]]:
     """Prompts as a (B, T) tensor of ids with its mask."""
     if mask is None and not hasattr(prompts, "shape"):
-        rows: Sequence[Sequence[int]] = [[int(t) for t in row] for row in prompts]
+        try:
+            rows: Sequence[Sequence[int]] = [[int(t) for t in row] for row in prompts]
+        except (TypeError, ValueError):
+            raise InvalidInputError(
+                "`prompts` must be lists of token ids, one list a prompt; encode texts with the model's own tokenizer"
+            ) from None
         longest = max((len(row) for row in rows), default=0)
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows]).view(len(rows), longest)
         prompts = torch.tensor([[0] * (longest - len(row)) + list(row) for row in rows], dtype=torch.long)

@@ -3,23 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from corollary.certificates import MIN_UNITS
 from corollary.errors import InvalidInputError
 from corollary.runs import RunFolder, read_json, write_json
+from corollary.unlearning._asked import write_questions
 from corollary.unlearning._base import Tell, embedded, load_base
 from corollary.unlearning._examples import Examples
 from corollary.unlearning._fit import fit_temper_tilt
-from corollary.unlearning._measured import evaluate_run
+from corollary.unlearning._measured import check_reference, evaluate_run
 from corollary.unlearning._model import TemperTiltModel
-from corollary.unlearning._opened import BORROWED, SETUP, Opened
+from corollary.unlearning._opened import SETUP, Opened
 from corollary.unlearning._tokens import Tokenizer
 from corollary.unlearning._train import HeadTraining
-from corollary.unlearning.tofu._questions import Questions, borrow_answers, load_questions, make_questions
+from corollary.unlearning.tofu._questions import Questions
 
 NAME = "forgotten"
-HELD_OUT = 0.25
 
 
 def fit_run(
@@ -59,7 +56,7 @@ def fit_run(
 
     Raises:
         InvalidInputError: where only one of forget and retain is given, or a model without questions; where some
-            questions have wrong answers and others have none; where unseen questions are among the others.
+            questions have wrong answers and others have none; where a question is in two of the files.
 
     Guarantee: that of the certificates.
 
@@ -72,8 +69,13 @@ def fit_run(
         raise InvalidInputError(
             "give both questions to forget and to retain, and with a model of your own both of them"
         )
+    if (run.path / "metrics.json").exists():  # finished: another evaluation would be a further attempt
+        return read_json(run.path / "metrics.json")
     training = training or HeadTraining()
-    _write_questions(run, forget, retain, unseen, authors=authors, seed=training.seed)
+    given = None if model is None else load_base(model)  # what is refused is refused before anything is written
+    if given is not None and reference is not None and not (run.path / SETUP).exists():
+        check_reference(load_base(reference)[1], given[1])
+    write_questions(run, forget, retain, unseen, authors=authors, seed=training.seed)
     setup: dict[str, Any] = {"temperature": temperature, "guidance": guidance, "delta": delta, "limit": 60}
     if model is None:
         setup |= {"base": "base", "reference": "reference"}
@@ -83,10 +85,8 @@ def fit_run(
     else:
         setup["base"] = str(Path(model).resolve())
         setup["reference"] = None if reference is None else str(Path(reference).resolve())
-    if (run.path / "metrics.json").exists():  # finished: another evaluation would be a further attempt
-        return read_json(run.path / "metrics.json")
     opened = Opened(run.path)
-    base, tokenizer = load_base(setup["base"] if model is not None else run.path / "base")
+    base, tokenizer = given or load_base(run.path / "base")
     setup["limit"] = _longest(opened.rows("forget"), tokenizer)
     if not (run.path / "heads" / "model.json").exists():
         sets = [Examples.from_pairs(opened.rows(part), tokenizer) for part in ("forget", "retain")]
@@ -121,50 +121,3 @@ def _parameters(base: Any) -> int:
 
 def _longest(rows: list[dict[str, Any]], tokenizer: Tokenizer) -> int:
     return min(200, 8 + max(len(tokenizer.answer(row["answer"])) for row in rows))
-
-
-def _write_questions(
-    run: RunFolder,
-    forget: str | Path | None,
-    retain: str | Path | None,
-    unseen: str | Path | None,
-    *,
-    authors: int,
-    seed: int,
-) -> None:
-    """`questions.json`: what is forgotten, retained and trained on, retained and held out, and in neither set."""
-    target = run.inside("questions.json")
-    if target.exists():
-        return
-    if forget is None or retain is None:
-        made = make_questions(authors=authors, forget=max(2, authors // 5), seed=seed)
-        lost, kept = [dict(r) for r in made.forget], [dict(r) for r in made.retain]
-    else:
-        lost, kept = load_questions(forget), load_questions(retain)
-    without = sum(not row.get("perturbed_answer") for row in (*lost, *kept))
-    if 0 < without < len(lost) + len(kept):
-        raise InvalidInputError(
-            f"{without} of {len(lost) + len(kept)} questions have no `perturbed_answer`; give wrong answers to all of "
-            "them, as forget10_perturbed.json does, or to none, and those of other questions are taken"
-        )
-    if without:
-        borrowed = borrow_answers([*lost, *kept], seed=seed)
-        lost, kept = borrowed[: len(lost)], borrowed[len(lost) :]
-    order = np.random.default_rng([seed, 3]).permutation(len(kept))
-    held = max(round(HELD_OUT * len(kept)), min(2 * MIN_UNITS, len(kept) // 2))  # a statement needs 30 of them
-    out = set(order[: max(1, held)].tolist())
-    parts: dict[str, Any] = {
-        "wrong_answers": BORROWED if without else "given",
-        "forget": lost,
-        "retain": [row for i, row in enumerate(kept) if i not in out],
-        "held_out": [row for i, row in enumerate(kept) if i in out],
-    }
-    if unseen is not None:
-        known = {(row["question"], row["answer"]) for row in (*lost, *kept)}
-        parts["unseen"] = load_questions(unseen)
-        common = sum((row["question"], row["answer"]) in known for row in parts["unseen"])
-        if common:
-            raise InvalidInputError(
-                f"{common} of the {len(parts['unseen'])} unseen questions are to be forgotten or retained; remove them"
-            )
-    write_json(target, parts)

@@ -240,6 +240,10 @@ def tokenizer_of(tokenizer: Any) -> Tokenizer:
 
 
 def _checked(template: str) -> str:
-    if "{question}" not in template:
-        raise InvalidInputError(f"`template` must contain {{question}}, got {template!r}")
+    try:
+        filled = "{question}" in template and template.format(question="")
+    except (LookupError, ValueError, TypeError, AttributeError):
+        filled = False
+    if filled is False:
+        raise InvalidInputError(f"`template` must contain {{question}}, and other braces doubled, got {template!r}")
     return template

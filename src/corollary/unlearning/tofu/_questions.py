@@ -14,11 +14,12 @@ from corollary.errors import InvalidFileError, InvalidInputError
 from corollary.unlearning.tofu._templates import FIRST, LAST, TEMPLATES, VALUES
 
 MAX_BYTES = 64 << 20
+WANTED = 'give one JSON object a line, {"question": "...", "answer": "..."}, or one list of them'
 Row = Mapping[str, Any]
 
 
 def load_questions(path: str | Path) -> list[dict[str, Any]]:
-    """Questions with answers from a file of TOFU: one JSON object a line, or one JSON list.
+    """Questions with answers from a file of TOFU: one JSON object a line, or one JSON list; UTF-8.
 
     Args:
         path: `full.json`, `forget10_perturbed.json`, ...
@@ -27,7 +28,8 @@ def load_questions(path: str | Path) -> list[dict[str, Any]]:
         Mappings with `question`, `answer`, and where the file has them `paraphrased_answer`, `perturbed_answer`.
 
     Raises:
-        InvalidFileError: for a file that is missing, too large, empty or of another make.
+        InvalidFileError: for a file that is missing, too large, empty or of another make, and for rows whose fields
+            are no texts (`perturbed_answer`: no list of texts); null stands for a field left out.
 
     Guarantee: none.
 
@@ -42,21 +44,31 @@ def load_questions(path: str | Path) -> list[dict[str, Any]]:
     try:
         if source.stat().st_size > MAX_BYTES:
             raise InvalidFileError(source, f"larger than the {MAX_BYTES >> 20} MB allowed", "give a file of questions")
-        text = source.read_text("utf-8")
-        rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(t) for t in text.splitlines() if t]
+        text = source.read_text("utf-8-sig")
+        lines = [t for t in text.split("\n") if t.strip()]  # a text may hold other signs that end a line
+        rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(t) for t in lines]
     except (OSError, ValueError) as problem:
         if isinstance(problem, InvalidFileError):
             raise
+        raise InvalidFileError(source, f"cannot be read ({problem})", WANTED) from None
+    if not rows:
+        raise InvalidFileError(source, "holds no question", WANTED)
+    return [_sound(row, source, i) for i, row in enumerate(rows, 1)]
+
+
+def _sound(row: Any, source: Path, number: int) -> dict[str, Any]:
+    """A row without its nulls, where all its fields are what they should be."""
+    found = {k: v for k, v in row.items() if v is not None} if isinstance(row, dict) else {}
+    if not all(isinstance(found.get(k), str) for k in ("question", "answer")):
+        raise InvalidFileError(source, f"row {number} has no texts as `question` and `answer`", WANTED)
+    if not isinstance(found.get("paraphrased_answer", ""), str):
+        raise InvalidFileError(source, f"row {number} has a `paraphrased_answer` that is no text", "give one text")
+    wrong = found.get("perturbed_answer", [])
+    if not isinstance(wrong, list) or not all(isinstance(answer, str) for answer in wrong):
         raise InvalidFileError(
-            source, f"cannot be read ({problem})", "give a file of TOFU, one object a line"
-        ) from None
-    if not rows or not all(_sound(row) for row in rows):
-        raise InvalidFileError(source, "holds rows without `question` and `answer`", "give a file of TOFU")
-    return rows
-
-
-def _sound(row: Any) -> bool:
-    return isinstance(row, dict) and isinstance(row.get("question"), str) and isinstance(row.get("answer"), str)
+            source, f"row {number} has a `perturbed_answer` that is no list of texts", "give a list of wrong answers"
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,8 @@ class Questions:
     def slices(self, share: float = 0.5) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
         """The forget rows of the first authors, to choose hyper-parameters on, and of the rest, to report on."""
         authors = -(-len(self.forget) // self.per_author)
+        if authors < 2:
+            raise InvalidInputError("there is one author to forget, and slices need two; make or load more of them")
         first = min(max(1, round(share * authors)), authors - 1) * self.per_author
         return self.forget[:first], self.forget[first:]
 
