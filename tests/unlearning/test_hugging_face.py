@@ -19,7 +19,7 @@ from corollary.unlearning import (
     load_base,
     tofu,
 )
-from corollary.unlearning._model import Tilted
+from corollary.unlearning._model import Tilted, ends_of
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -217,3 +217,25 @@ def test_sequences_longer_than_the_positions_are_refused(examples):
         with pytest.raises(InvalidInputError, match="has 64 positions"):
             act()
     assert np.isfinite(with_heads(tiny("llama")).score(long).log_probs).all()
+
+
+@pytest.mark.parametrize("where", ["config", "generation_config"])
+def test_every_end_that_a_model_names_ends_a_sequence(where):
+    """Llama 3 has several; the first alone would go on into the next turn."""
+    base = tiny("llama")
+    base.config.eos_token_id = base.generation_config.eos_token_id = None
+    model = with_heads(base)
+    prompt = [[0, 5, 7, 9]]
+    free = model.generate(prompt, max_new_tokens=12, end=-1)[0]
+    second = next(t for t in free[2:] if t not in free[:2])
+    cut = free[: free.index(second)]
+    first = next(t for t in range(base.config.vocab_size) if t not in free)
+    getattr(base, where).eos_token_id = [first, second]
+    assert second in ends_of(base)
+    assert model.generate(prompt, max_new_tokens=12) == [cut]
+    assert model.generate(prompt, max_new_tokens=12, end=[first, second]) == [cut]
+    assert model.generate(prompt, max_new_tokens=12, end=first) == [free]
+    beams = model.generate(prompt, max_new_tokens=12, beams=3)[0]
+    assert not {first, second} & set(beams)
+    with pytest.raises(InvalidInputError, match="names no token"):
+        model.generate(prompt, max_new_tokens=3, end=[])

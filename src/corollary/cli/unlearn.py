@@ -125,6 +125,7 @@ def generate(
     as_json: ui.Json = False,
 ) -> None:
     """Ask the model, with its heads and without."""
+    from corollary.unlearning._model import ends_of
     from corollary.unlearning._opened import Opened
 
     _config(run)
@@ -138,7 +139,7 @@ def generate(
             [prompt],
             max_new_tokens=max_tokens,
             heads=on,
-            end=tokenizer.end,
+            end=ends_of(model.base, tokenizer.end),
             temperature=sampling,
             top_k=top_k,
             top_p=top_p,

@@ -10,7 +10,7 @@ from corollary.errors import InvalidInputError
 from corollary.serving._local import content_of, spoken
 from corollary.unlearning import load_base
 from corollary.unlearning._decode import Choice, stream
-from corollary.unlearning._model import TemperTiltModel, Tilted, end_of
+from corollary.unlearning._model import TemperTiltModel, Tilted, ends_of
 from corollary.unlearning._opened import SETUP, Opened
 
 
@@ -63,4 +63,4 @@ class UnlearnedModel:
         choice = Choice(max_tokens, temperature, top_p=max(top_p, 1e-6), seed=seed)
         with torch.no_grad():
             source = Tilted(self.model, inputs, torch.ones_like(inputs, dtype=torch.bool), self.model.switches(on, 1))
-            yield from spoken(stream(source, choice, end=end_of(self.model.base)), self.tokenizer.decode)
+            yield from spoken(stream(source, choice, ends=ends_of(self.model.base)), self.tokenizer.decode)

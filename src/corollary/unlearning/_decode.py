@@ -1,6 +1,6 @@
 """Choosing tokens from next-token distributions: greedy, sampling with top-k and top-p, and beams."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -65,34 +65,34 @@ class Choice:
             )
 
 
-def decode(source: Source, choice: Choice, *, end: int) -> list[list[int]]:
-    """Tokens of each sequence up to its end, which is left out."""
-    return _beams(source, choice, end) if choice.beams > 1 else _one_by_one(source, choice, end)
+def decode(source: Source, choice: Choice, *, ends: Sequence[int]) -> list[list[int]]:
+    """Tokens of each sequence up to the first of the ends, which is left out."""
+    return _beams(source, choice, ends) if choice.beams > 1 else _one_by_one(source, choice, ends)
 
 
-def _one_by_one(source: Source, choice: Choice, end: int) -> list[list[int]]:
+def _one_by_one(source: Source, choice: Choice, ends: Sequence[int]) -> list[list[int]]:
     pick = _picker(choice)
-    rows = len(source.log_probs)
-    found = torch.full((rows, choice.max_new_tokens), end, dtype=torch.long)
+    rows, stops = len(source.log_probs), torch.tensor(ends)
+    found = torch.full((rows, choice.max_new_tokens), ends[0], dtype=torch.long)
     alive = torch.ones(rows, dtype=torch.bool)
     for t in range(choice.max_new_tokens):
         tokens = pick(source.log_probs).cpu()
-        found[:, t] = torch.where(alive, tokens, end)
-        alive &= tokens != end
+        found[:, t] = torch.where(alive, tokens, ends[0])
+        alive &= ~torch.isin(tokens, stops)
         if not alive.any() or t + 1 == choice.max_new_tokens:
             break
         source.step(found[:, t].to(source.log_probs.device))
-    ends = (found == end).int()
-    lengths = torch.where(ends.any(1), ends.argmax(1), choice.max_new_tokens).tolist()
+    stopped = torch.isin(found, stops).int()
+    lengths = torch.where(stopped.any(1), stopped.argmax(1), choice.max_new_tokens).tolist()
     return [row[:n].tolist() for row, n in zip(found, lengths, strict=True)]
 
 
-def stream(source: Source, choice: Choice, *, end: int) -> Iterator[int]:
-    """Tokens of one sequence as they are chosen, up to its end: those of `decode` without beams."""
+def stream(source: Source, choice: Choice, *, ends: Sequence[int]) -> Iterator[int]:
+    """Tokens of one sequence as they are chosen, up to an end: those of `decode` without beams."""
     pick = _picker(choice)
     for t in range(choice.max_new_tokens):
         token = pick(source.log_probs)
-        if int(token[0]) == end:
+        if int(token[0]) in ends:
             return
         yield int(token[0])
         if t + 1 < choice.max_new_tokens:
@@ -129,7 +129,7 @@ def restricted(
     return p / p.sum(-1, keepdim=True)
 
 
-def _beams(source: Source, choice: Choice, end: int) -> list[list[int]]:
+def _beams(source: Source, choice: Choice, ends: Sequence[int]) -> list[list[int]]:
     """The likeliest sequences that a beam finds, by log-probability over length to the power of the penalty."""
     rows, width, vocab = len(source.log_probs), choice.beams, source.log_probs.shape[-1]
     device = source.log_probs.device
@@ -140,9 +140,9 @@ def _beams(source: Source, choice: Choice, end: int) -> list[list[int]]:
     done: list[list[tuple[float, list[int]]]] = [[] for _ in range(rows)]
     for t in range(1, choice.max_new_tokens + 1):
         scores = (total[..., None] + source.log_probs.float().view(rows, width, vocab)).view(rows, -1)
-        best = scores.topk(min(2 * width, scores.shape[1]), dim=-1)  # at most `width` of them end
+        best = scores.topk(min((1 + len(ends)) * width, scores.shape[1]), dim=-1)  # all but `width` of them may end
         origins, tokens = (best.indices // vocab).tolist(), (best.indices % vocab).tolist()
-        chosen, following = torch.zeros(rows, width, dtype=torch.long), torch.full((rows, width), end)
+        chosen, following = torch.zeros(rows, width, dtype=torch.long), torch.full((rows, width), ends[0])
         total = torch.full((rows, width), -torch.inf, device=device)
         for i in range(rows):
             before = written[i]
@@ -150,7 +150,7 @@ def _beams(source: Source, choice: Choice, end: int) -> list[list[int]]:
             for score, origin, token in zip(best.values[i].tolist(), origins[i], tokens[i], strict=True):
                 if score == -float("inf") or len(kept) == width:
                     continue
-                if token == end:
+                if token in ends:
                     done[i].append((score / t**choice.length_penalty, before[origin]))
                     continue
                 total[i, len(kept)], chosen[i, len(kept)], following[i, len(kept)] = score, origin, token

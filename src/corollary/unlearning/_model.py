@@ -185,7 +185,7 @@ class TemperTiltModel:
         max_new_tokens: int,
         heads: Any = None,
         mask: Any = None,
-        end: int | None = None,
+        end: int | Sequence[int] | None = None,
         temperature: float = 0.0,
         top_k: int | None = None,
         top_p: float = 1.0,
@@ -201,7 +201,8 @@ class TemperTiltModel:
             max_new_tokens: longest answer.
             heads: names of the heads that are on: None for all, [] for the base, or one list for each prompt.
             mask: (B, T), zero at padding, which may be at the left or at the right.
-            end: the token that ends a sequence; by default the model's own (0 for models of this library).
+            end: the token that ends a sequence, or several; by default the model's own (0 for models of this library),
+                of which a Hugging Face model may have several.
             temperature: of sampling, beside T: 0 takes the likeliest token.
             top_k: draw among the k likeliest only.
             top_p: draw among the fewest tokens that hold this mass.
@@ -220,7 +221,7 @@ class TemperTiltModel:
         inputs, real = as_padded(prompts, mask, self.vocab_size)
         inputs, real = left_aligned(inputs.to(self.backbone.device), real.to(self.backbone.device))
         source = Tilted(self, inputs, real, self.switches(heads, len(inputs)), use_cache=use_cache)
-        return decode(source, choice, end=end_of(self.base) if end is None else end)
+        return decode(source, choice, ends=ends_of(self.base) if end is None else given_ends(end))
 
     @property
     def certificate_(self) -> Certificate:
@@ -372,12 +373,24 @@ def as_padded(prompts: Any, mask: Any, vocab_size: int) -> tuple[Int[Tensor, "b 
     return inputs.long(), real
 
 
+def given_ends(end: Any) -> tuple[int, ...]:
+    """One end or several, as several."""
+    found = tuple(dict.fromkeys(int(e) for e in (end if isinstance(end, (list, tuple)) else [end])))
+    if not found:
+        raise InvalidInputError("`end` names no token; give one, or None for the model's own")
+    return found
+
+
+def ends_of(base: Any, end: int | None = None) -> tuple[int, ...]:
+    """The tokens that end a sequence: a given one, then those that a Hugging Face model names; else 0."""
+    named = [getattr(getattr(base, part, None), "eos_token_id", None) for part in ("config", "generation_config")]
+    found = [e for told in (end, *named) if told is not None for e in given_ends(told)]
+    return given_ends(found or [0])
+
+
 def end_of(base: Any) -> int:
-    """The token that ends a sequence of this model."""
-    found = getattr(getattr(base, "config", None), "eos_token_id", None)
-    if isinstance(found, (list, tuple)):
-        found = found[0]
-    return 0 if found is None else int(found)
+    """The token that ends a sequence of this model, the first where it has several."""
+    return ends_of(base)[0]
 
 
 def start_of(base: Any) -> int:

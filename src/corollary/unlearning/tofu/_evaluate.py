@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from corollary.errors import InvalidInputError
 from corollary.unlearning._examples import Examples
-from corollary.unlearning._model import AnswerScores, TemperTiltModel
+from corollary.unlearning._model import AnswerScores, TemperTiltModel, ends_of
 from corollary.unlearning._tokens import Tokenizer, tokenizer_of
 from corollary.unlearning.tofu._logs import Logs, Part
 from corollary.unlearning.tofu._questions import Row
@@ -87,7 +87,7 @@ def evaluate(
     for first in range(0, len(rows), batch_size):
         index = order[first : first + batch_size]
         prompts = [right.prompt(int(i)).tolist() for i in index]
-        found = asked.generate(prompts, max_new_tokens=max_new_tokens, heads=heads, end=known.end)
+        found = asked.generate(prompts, max_new_tokens=max_new_tokens, heads=heads, end=ends_of(asked.base, known.end))
         answers += [known.decode(tokens) for tokens in found]
         if progress is not None:
             progress(len(answers), len(rows))
