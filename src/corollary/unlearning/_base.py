@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from corollary.errors import InvalidFileError, InvalidInputError, MissingExtraError
+from corollary.models._speakers import speaker_of
 from corollary.unlearning._examples import Examples
 from corollary.unlearning._tokens import (
     ByteTokenizer,
@@ -12,7 +13,6 @@ from corollary.unlearning._tokens import (
     Tokenizer,
     WordTokenizer,
     WrappedTokenizer,
-    speaker_of,
 )
 from corollary.unlearning.tofu._questions import Questions, Row
 

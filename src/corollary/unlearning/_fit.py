@@ -9,11 +9,11 @@ from jaxtyping import Int
 
 from corollary.certificates import refuse_reuse
 from corollary.errors import InvalidInputError
+from corollary.models._speakers import speaker_of
 from corollary.unlearning._backbone import backbone_of
 from corollary.unlearning._cache import cache_states
 from corollary.unlearning._examples import Examples, check_sets
 from corollary.unlearning._model import TemperTiltModel
-from corollary.unlearning._tokens import speaker_of
 from corollary.unlearning._train import HeadFit, HeadTraining, pairing, train_head
 
 

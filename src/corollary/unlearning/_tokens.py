@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from corollary.errors import InvalidFileError, InvalidInputError
+from corollary.models._speakers import speaker_of
 from corollary.runs import read_json, write_json
 
 END, ANSWER, UNKNOWN = 0, 1, 2
@@ -216,13 +217,6 @@ class ExpertTokenizer:
     def decode(self, tokens: Iterable[int]) -> str:
         """Text without special tokens and outer blanks."""
         return str(self.speaker.decode([int(t) for t in tokens])).strip()
-
-
-def speaker_of(model: Any) -> Any:
-    """Who reads and writes text for a model: itself, the first of its experts that does, or None."""
-    experts = getattr(model, "experts", None)
-    parts = [model, *(experts.values() if isinstance(experts, dict) else ())]
-    return next((m for m in parts if hasattr(m, "encode") and getattr(m, "tokenizer", None) is not None), None)
 
 
 def tokenizer_of(tokenizer: Any) -> Tokenizer:
